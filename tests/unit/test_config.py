@@ -1,0 +1,94 @@
+"""The configuration: strict, with suggestions, and its three generated files up to date."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from remit import config
+from remit.configdoc import default_yaml, files
+from remit.errors import RemitError, did_you_mean
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"pretrainng": {}}, "unknown setting 'pretrainng'.*Did you mean 'pretraining'"),
+        ({"pretraining": {"epoch": 3}}, "unknown setting 'pretraining.epoch'.*Did you mean 'epochs'"),
+        (
+            {"cohorts": {"simulated": {"simulate": {"effct": 1}}}},
+            "unknown setting 'cohorts.simulated.simulate.effct'.*Did you mean 'effect'",
+        ),
+        ({"model": {"masking_style": "bart"}}, "'bart'.*mae, bert.*Did you mean 'bert'"),
+        ({"model": {"d_model": 100}}, "d_model is 100.*multiple of 8.*nearest is 96"),
+        ({"sweep": {"masking_styles": ["mea"]}}, "'mea' is no masking style.*Did you mean 'mae'"),
+        ({"sweep": {"mask_percents": [120]}}, "less than or equal to 100; found 120"),
+        ({"preprocessing": {"lowpass": {"cutoff_hz": 200}}}, "lowpass.cutoff_hz is 200.*128 Hz"),
+        ({"preprocessing": {"window_seconds": 0.3}}, "whole number"),
+        ({"preprocessing": {"overlap_seconds": 8}}, "less than window_seconds"),
+        ({"sequences": {"token_seconds": 0.3}}, "divides window_seconds"),
+        ({"split": {"validation": 0.6, "test": 0.4}}, "less than 1"),
+        ({"cohort": "simulatd"}, "Did you mean 'simulated'"),
+        ({"cohorts": {"a/b": {"simulate": {}}}}, "cannot be a file name"),
+        ({"cohorts": {"a": {}}}, "exactly one of simulate, sheet, scan"),
+        ({"cohorts": {"a": {"simulate": {}, "sheet": "x"}}}, "exactly one of simulate, sheet, scan"),
+        ({"pretraining": {"extra_cohorts": ["simulated"]}}, "leave it out"),
+        ({"pretraining": {"learning_rate": float("nan")}}, "pretraining.learning_rate"),
+        ({"pretraining": {"waveform_weight": 0, "spectrum_weight": 0}}, "expected one above 0"),
+        ({"channels": ["AF7", "af7"]}, "each once"),
+        ({"channels": ["../x"]}, "letters and digits only"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(values, says):
+    with pytest.raises(RemitError, match=says) as caught:
+        config.validate(values, "mine.yaml")
+    assert str(caught.value).startswith("mine.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_defaults_are_those_of_the_issue():
+    defaults = config.validate({})
+    assert str(defaults.model.name) == "mamba2_eeg_d256_l2_m20_mae"
+    assert defaults.dataset == "8s_af7-af8-tp9-tp10"
+    assert (defaults.split.validation, defaults.split.test) == (0.2, 0.1)
+    tuning = defaults.finetuning
+    assert (tuning.epochs, tuning.batch_size, tuning.learning_rate) == (50, 8, 1e-4)
+    assert (tuning.weight_decay, tuning.gradient_clip, tuning.freeze_backbone) == (0.01, 1.0, True)
+
+
+def test_generated_files_are_what_the_model_gives():
+    for file, text in files(ROOT).items():
+        assert file.read_text(encoding="utf-8") == text, f"{file} differs: run 'remit config'"
+
+
+def test_the_default_file_gives_the_defaults():
+    assert config.validate(yaml.safe_load(default_yaml())) == config.Config()
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "config" / "presets").glob("*.yaml")), ids=str)
+def test_every_preset_is_valid(preset):
+    config.load(preset)
+
+
+def test_a_file_that_is_no_configuration(tmp_path):
+    for text, says in [("- a\n- b\n", "holds list"), ("a: [", "is not YAML"), ("x: 1", "unknown setting")]:
+        file = tmp_path / "c.yaml"
+        file.write_text(text)
+        with pytest.raises(RemitError, match=says):
+            config.load(file)
+    with pytest.raises(RemitError, match="cannot be read"):
+        config.load(tmp_path / "none.yaml")
+
+
+def test_every_setting_has_a_description():
+    schema = config.Config.model_json_schema()
+    for name, model in [("Config", schema), *schema["$defs"].items()]:
+        for key, field in model["properties"].items():
+            described = field.get("description") or "$ref" in field
+            assert described, f"{name}.{key}"
+
+
+def test_did_you_mean_knows_when_nothing_is_near():
+    assert did_you_mean("zzz", ["epochs", "seed"]) == ""

@@ -1,0 +1,127 @@
+"""Names: one spelling each, read back as written, refused with the nearest valid one."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit import naming
+from remit.errors import RemitError
+from remit.naming import MASKING_STYLES, ModelName
+
+models = st.builds(
+    ModelName,
+    d_model=st.integers(1, 1024).map(lambda n: 8 * n),
+    num_layers=st.integers(1, 64),
+    mask_percent=st.integers(5, 100),
+    masking_style=st.sampled_from(sorted(MASKING_STYLES)),
+)
+channels = st.lists(
+    st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,4}", fullmatch=True), min_size=1, max_size=20,
+    unique_by=str.lower,
+)
+
+
+@given(models)
+def test_a_model_name_is_read_back_as_written(model):
+    assert ModelName.parse(str(model)) == model
+    assert re.fullmatch(naming.WILDCARD_CONSTRAINTS["model"], str(model))
+
+
+@given(st.text(max_size=60))
+def test_a_text_is_a_model_name_only_in_its_one_spelling(text):
+    try:
+        model = ModelName.parse(text)
+    except RemitError as error:
+        assert "\n" not in str(error)
+    else:
+        assert str(model) == text
+
+
+@given(models, st.sampled_from(["0{d}", "{d}"]), st.sampled_from(["0{m}", "{m}"]))
+def test_a_number_with_a_leading_zero_is_no_name(model, d, m):
+    name = (
+        f"mamba2_eeg_d{d.format(d=model.d_model)}_l{model.num_layers}"
+        f"_m{m.format(m=model.mask_percent)}_{model.masking_style}"
+    )
+    if name == str(model):
+        return
+    assert not re.fullmatch(naming.MODEL_PATTERN, name)
+    with pytest.raises(RemitError, match=f"for example {model}\\."):
+        ModelName.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("mamba2_eeg_d0256_l2_m20_mae", "mamba2_eeg_d256_l2_m20_mae"),
+        ("mamba2_eeg_d256_l2_m120_mae", "mamba2_eeg_d256_l2_m100_mae"),
+        ("mamba2_eeg_d256_l2_m2_mae", "mamba2_eeg_d256_l2_m5_mae"),
+        ("mamba2_eeg_d256_l2_m20_brt", "mamba2_eeg_d256_l2_m20_bert"),
+        ("mamba2_eeg_d256_l2_m20_mae_finetuned", "mamba2_eeg_d256_l2_m20_mae"),
+        ("mamba2_eeg_d250_l2_m20_mae", "mamba2_eeg_d248_l2_m20_mae"),
+        ("mamba2_eeg_d256_l99_m20_mae", "mamba2_eeg_d256_l64_m20_mae"),
+        ("mamba_eeg_d256_l2_m20_mae", "mamba2_eeg_d256_l2_m20_mae"),
+        ("MAMBA2_EEG_d256_l2_m20_MAE", "mamba2_eeg_d256_l2_m20_mae"),
+        ("nonsense", "mamba2_eeg_d256_l2_m20_mae"),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest_valid_one(wrong, nearest):
+    with pytest.raises(RemitError, match=f"for example {nearest}\\."):
+        ModelName.parse(wrong)
+    with pytest.raises(RemitError, match=f"Ask for results/pretrained/{nearest}.pt"):
+        naming.check_targets([f"results/pretrained/{wrong}.pt"])
+
+
+def test_valid_targets_give_their_models():
+    target = "results/finetuned/mamba2_eeg_d64_l1_m40_bert_finetuned_best.pt"
+    other = "results/primary/8s_af7_primary_dataset.parquet"
+    assert naming.check_targets([target, other, "all"]) == [ModelName(64, 1, 40, "bert")]
+
+
+@given(st.sampled_from([8.0, 2.5, 0.5, 10.0, 30.0, 0.25]), channels)
+def test_a_dataset_name_is_read_back(seconds, names):
+    name = naming.dataset_name(seconds, names)
+    assert naming.parse_dataset_name(name) == (seconds, [n.lower() for n in names])
+    assert re.fullmatch(naming.DATASET_PATTERN, name)
+
+
+def test_the_dataset_names_of_the_design():
+    name = naming.dataset_name(8, ["AF7", "AF8", "TP9", "TP10"])
+    assert naming.path("primary", dataset=name) == (
+        "results/primary/8s_af7-af8-tp9-tp10_primary_dataset.parquet"
+    )
+    assert naming.mlflow_dataset_name(name, 720) == "EEG_8s_af7-af8-tp9-tp10_720windows_primary"
+
+
+@pytest.mark.parametrize("wrong", ["", "a/b", "..", "../x", ".hidden", "a b", "ä", "x" * 101, "a\n", "-a"])
+def test_an_id_that_cannot_be_a_file_name_is_refused(wrong):
+    with pytest.raises(RemitError, match="cannot be a file name"):
+        naming.check_id("participant", wrong)
+
+
+@given(st.text(max_size=30))
+def test_an_accepted_id_stays_inside_its_folder(text):
+    try:
+        naming.check_id("recording", text)
+    except RemitError:
+        return
+    path = naming.path("windows", cohort="c", recording=text)
+    assert path == f"results/windows/c/{text}.parquet"
+    assert text not in {".", ".."}
+    assert "/" not in text
+
+
+@given(models)
+def test_every_path_of_a_model_leads_back_to_it(model):
+    for kind, pattern in naming.PATTERNS.items():
+        if pattern.rpartition("/")[2].count("{model}"):
+            assert naming.model_of_path(kind, naming.path(kind, model=str(model))) == model
+
+
+def test_a_path_takes_no_value_that_is_not_a_name():
+    with pytest.raises(RemitError, match="does not fit"):
+        naming.path("pretrained", model="../../etc/passwd")
+    with pytest.raises(ValueError, match="lacks a value"):
+        naming.path("windows", cohort="c")

@@ -1,0 +1,405 @@
+"""The command line: one subcommand per stage; every rule's shell line is one of them.
+
+A stage is imported only when it is called. Whatever a person can put right is printed as one line
+without a traceback, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remit import __version__
+from remit.errors import RemitError
+
+if TYPE_CHECKING:
+    from remit.config import Execution, Settings
+
+_STARTED = time.monotonic()
+
+
+def log(message: str) -> None:
+    """Print one line of progress."""
+    print(f"[{time.monotonic() - _STARTED:7.1f} s] {message}", flush=True)
+
+
+def _json(text: str) -> dict[str, Any]:
+    """Settings given as JSON, or as @file that holds it."""
+    try:
+        values = json.loads(Path(text[1:]).read_text(encoding="utf-8") if text[:1] == "@" else text)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"expected JSON settings or @file; {error}") from None
+    if not isinstance(values, dict):
+        raise argparse.ArgumentTypeError("expected a JSON object")
+    return values
+
+
+def _settings(model: type[Settings], values: Mapping[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RemitError(f"--settings: {place}: {first['msg']}; correct it.") from None
+
+
+def _execution(values: Mapping[str, Any] | None) -> Execution:
+    """Execution settings: those given, else those of the workflow that called, else the defaults."""
+    from remit.config import EXECUTION_VARIABLE, Execution
+
+    if values is None:
+        values = _json(os.environ.get(EXECUTION_VARIABLE, "{}"))
+    execution: Execution = _settings(Execution, values)
+    return execution
+
+
+def _simulate(args: argparse.Namespace) -> None:
+    from remit.config import Simulation
+    from remit.recordings.cohort import simulated_rows, write_sheet
+    from remit.recordings.simulate import simulate_recording, write_edf
+
+    if args.settings is not None:
+        simulation: Simulation = _settings(Simulation, args.settings["simulation"])
+        rows = simulated_rows(args.settings["cohort"], simulation)
+        row = next((row for row in rows if row.recording == args.settings["recording"]), None)
+        if row is None:
+            raise RemitError(
+                f"recording '{args.settings['recording']}' is not of the simulated cohort; expected one "
+                f"of its {len(rows)}; check the name."
+            )
+        write_edf(simulate_recording(row, simulation), args.output)
+        log(f"simulated {row.recording} -> {args.output}")
+        return
+    given = {
+        key: getattr(args, key)
+        for key in ("participants", "minutes", "effect", "seed")
+        if getattr(args, key) is not None
+    }
+    simulation = _settings(Simulation, given)
+    rows = simulated_rows("simulated", simulation)
+    written = []
+    for row in rows:
+        file = args.output / f"{row.recording}.edf"
+        write_edf(simulate_recording(row, simulation), file)
+        written.append(replace(row, path=file.name))
+        log(f"simulated {file}")
+    write_sheet(written, args.output / "cohort.tsv")
+    log(f"wrote {args.output / 'cohort.tsv'}: {len(rows)} SIMULATED participants, effect {simulation.effect:g}")
+
+
+def _cohort_sheet(args: argparse.Namespace) -> None:
+    from remit.config import Cohort
+    from remit.recordings.cohort import write_sheet
+    from remit.recordings.source import rows_of
+
+    cohort: Cohort = _settings(Cohort, args.settings["source"])
+    rows, skipped = rows_of(args.settings["cohort"], cohort)
+    for name, why in skipped:
+        log(f"left out: {name}: {why}")
+    write_sheet(rows, args.output)
+    log(f"cohort {args.settings['cohort']}: {len(rows)} recordings, {len(skipped)} left out -> {args.output}")
+
+
+def _cohort_scan(args: argparse.Namespace) -> None:
+    from remit.config import Label, Scan
+    from remit.recordings.cohort import write_sheet
+    from remit.recordings.scan import scan
+
+    label = None
+    if args.label_column:
+        values = {}
+        for pair in args.label_value:
+            key, _, number = pair.partition("=")
+            if number not in ("0", "1"):
+                raise RemitError(f"--label-value is '{pair}'; expected value=0 or value=1; correct it.")
+            values[key] = int(number)
+        label = _settings(Label, {"column": args.label_column, "values": values})
+    settings: Scan = _settings(
+        Scan, {"root": str(args.root), "layout": args.layout, "covariates": args.covariates,
+               "require_label": args.require_label}
+    )
+    found = scan(settings.root, settings.layout, label, settings.covariates, settings.require_label)
+    for name, why in found.skipped:
+        log(f"left out: {name}: {why}")
+    write_sheet(found.rows, args.output)
+    log(f"{len(found.rows)} recordings, {len(found.skipped)} left out -> {args.output}")
+    log(
+        "next: name it in a configuration (cohorts: {mine: {sheet: "
+        f"{args.output}, root: {args.root}" "}}, cohort: mine) and run snakemake --configfile <it>"
+    )
+
+
+def _windows(args: argparse.Namespace) -> None:
+    from remit.config import Preprocessing
+    from remit.dataset.windows import write_windows
+    from remit.preprocessing.chain import preprocess
+    from remit.recordings.cohort import SheetRow
+    from remit.recordings.registry import ReaderOptions, read_recording
+
+    settings = args.settings
+    names = settings["channel_names"]
+    options = ReaderOptions(settings["sampling_rate"], tuple(names) if names else None)
+    row = SheetRow(
+        participant=settings["participant"], recording=settings["recording"], path=str(args.input),
+        entry=settings["entry"], remission=settings["remission"], covariates={},
+    )
+    preprocessing: Preprocessing = _settings(Preprocessing, settings["preprocessing"])
+    recording = read_recording(row, options).pick(settings["channels"])
+    windows = preprocess(recording, preprocessing)
+    write_windows(
+        args.output, windows, recording=recording, remission=row.remission,
+        cohort=settings["cohort"],
+        settings={"preprocessing": settings["preprocessing"], "version": settings["result_version"]},
+    )
+    seconds = windows.signal_WCS.shape[2] / windows.sampling_rate
+    log(
+        f"{row.recording}: {len(windows.signal_WCS)} windows of {seconds:g} s, "
+        f"{int((~windows.good).sum())} marked bad, {windows.dropped_seconds:.1f} s too short for a window"
+        + (" (SIMULATED)" if recording.simulated else "")
+    )
+
+
+def _primary(args: argparse.Namespace) -> None:
+    from remit import naming
+    from remit.dataset.primary import build_primary
+    from remit.dataset.windows import read_metadata
+    from remit.recordings.cohort import read_table
+    from remit.tracking import Tracker
+
+    execution = _execution(args.execution)
+    cohort, dataset = args.settings["cohort"], args.settings["dataset"]
+    header, body = read_table(args.sheet)
+    column = header.index("recording")
+    files = [
+        Path(naming.path("windows", cohort=cohort, recording=cells[column])) for _, cells in body
+    ]
+    summary = build_primary(
+        files, args.output, cohort=cohort, channels=args.settings["channels"]
+    )
+    log(
+        f"{dataset}: {summary['participants']} participants, {summary['recordings']} recordings, "
+        f"{summary['windows']} windows ({summary['bad_windows']} marked bad), labels "
+        f"{summary['participants_per_label']}" + ("; SIMULATED" if summary["simulated"] else "")
+    )
+    metadata = read_metadata(args.output)
+    name = naming.mlflow_dataset_name(dataset, int(metadata["windows"]))
+    tags = {
+        "remit.stage": "dataset", "remit.dataset": dataset, "remit.cohort": cohort,
+        "remit.windows": str(metadata["windows"]),
+        "remit.simulated": str(metadata["simulated"]).lower(),
+        "remit.primary_content_sha256": str(metadata["content_sha256"]),
+    }
+    tracker = Tracker(execution, name, tags, log)
+    tracker.params({"sampling_rate": metadata["sampling_rate"], "channels": metadata["channels"],
+                    "settings": metadata["settings"]})
+    tracker.metrics({key: summary[key] for key in ("participants", "recordings", "windows", "bad_windows")}, 0)
+    tracker.dataset(args.output, metadata, "primary", tags)
+    tracker.finish()
+
+
+def _split(args: argparse.Namespace) -> None:
+    from remit.config import Split
+    from remit.dataset.splits import make_split, write_split
+    from remit.dataset.windows import open_dataset
+
+    settings: Split = _settings(Split, args.settings["split"])
+    file = open_dataset(args.primary)
+    split = make_split(
+        file.labels(), settings, dataset=file.metadata["dataset"],
+        content_sha256=file.metadata["content_sha256"], simulated=file.metadata["simulated"],
+    )
+    write_split(args.output, split)
+    log(f"split of {len(split['participants'])} participants: {split['counts']} -> {args.output}")
+
+
+def _pretrain(args: argparse.Namespace) -> None:
+    from remit import naming
+    from remit.training.pretrain import PretrainSettings, pretrain
+
+    pretrain(
+        name=naming.model_of_path("pretrained", args.output),
+        settings=_settings(PretrainSettings, args.settings),
+        primary=args.primary, split_file=args.split, corpora=args.corpora, output=args.output,
+        threads=args.threads, execution=_execution(args.execution), log=log,
+    )
+
+
+def _finetune(args: argparse.Namespace) -> None:
+    from remit import naming
+    from remit.training.finetune import FinetuneSettings, finetune
+
+    finetune(
+        name=naming.model_of_path("finetuned", args.output),
+        settings=_settings(FinetuneSettings, args.settings),
+        backbone=args.backbone, primary=args.primary, split_file=args.split, output=args.output,
+        predictions=args.predictions, threads=args.threads, execution=_execution(args.execution),
+        log=log,
+    )
+
+
+def _report(args: argparse.Namespace) -> None:
+    from remit.report.model_report import write_report
+
+    write_report(
+        card=args.card, predictions=args.predictions, primary=args.primary, split=args.split,
+        page=args.page, curves=args.curves,
+    )
+    log(f"wrote {args.page}")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from remit.report.comparison import write_comparison
+
+    write_comparison(cards=args.cards, table=args.table, page=args.page)
+    log(f"compared {len(args.cards)} models -> {args.table}")
+
+
+def _config(args: argparse.Namespace) -> None:
+    from remit.configdoc import write_files
+
+    for file in write_files(args.root, check=args.check):
+        log(f"{'differs' if args.check else 'wrote'}: {file}")
+        if args.check:
+            raise RemitError(
+                f"{file} is not what the settings' model gives; expected the generated text; run "
+                "'remit config'."
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="remit",
+        description="Raw EEG to an honest answer about participants. The workflow (snakemake) calls "
+        "these commands; each can be called by hand.",
+        epilog="example: snakemake results/finetuned/mamba2_eeg_d256_l2_m20_mae_finetuned_best.pt",
+    )
+    parser.add_argument("--version", action="version", version=f"remit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def add(
+        group: Any, name: str, run: Callable[[argparse.Namespace], None], text: str, example: str
+    ) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = group.add_parser(
+            name, help=text, description=text, epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    def stage(
+        name: str, run: Callable[[argparse.Namespace], None], text: str, *paths: str,
+        settings: bool = True, execution: bool = False,
+    ) -> argparse.ArgumentParser:
+        command = add(commands, name, run, text, f"snakemake --printshellcmds shows whole '{name}' lines")
+        if settings:
+            command.add_argument(
+                "--settings", type=_json, required=True, metavar="JSON", help="result settings, or @file"
+            )
+        for path in paths:
+            command.add_argument(f"--{path}", type=Path, required=True, metavar="FILE")
+        if execution:
+            command.add_argument(
+                "--execution", type=_json, metavar="JSON", help="execution settings, or @file"
+            )
+        return command
+
+    simulate = add(
+        commands, "simulate", _simulate, "Write a simulated cohort as EDF files.",
+        "remit simulate --output simulated --participants 24 --effect 1",
+    )
+    simulate.add_argument("--output", type=Path, required=True, help="a folder (a file with --settings)")
+    simulate.add_argument("--settings", type=_json, metavar="JSON", help="one recording of the workflow")
+    simulate.add_argument("--participants", type=int)
+    simulate.add_argument("--minutes", type=float)
+    simulate.add_argument("--effect", type=float, help="0 gives a null cohort")
+    simulate.add_argument("--seed", type=int)
+
+    cohort = commands.add_parser("cohort", help="Make and check cohort sheets.")
+    cohort_commands = cohort.add_subparsers(dest="cohort_command", required=True, metavar="command")
+    sheet = add(
+        cohort_commands, "sheet", _cohort_sheet, "Write the sheet of a configured cohort.",
+        "snakemake --printshellcmds results/cohorts/simulated.tsv",
+    )
+    sheet.add_argument("--settings", type=_json, required=True, metavar="JSON")
+    sheet.add_argument("--output", type=Path, required=True, metavar="FILE")
+    scan = add(
+        cohort_commands, "scan", _cohort_scan,
+        "Write a cohort sheet from a BIDS folder or a folder of recordings.",
+        "remit cohort scan bids_root --label-column count_quality --label-value good=1 "
+        "--label-value bad=0 --covariate age --output cohort.tsv",
+    )
+    scan.add_argument("root", type=Path)
+    scan.add_argument("--layout", choices=("bids", "folder"), default="bids")
+    scan.add_argument("--label-column")
+    scan.add_argument("--label-value", action="append", default=[], metavar="VALUE=0|1")
+    scan.add_argument("--covariate", dest="covariates", action="append", default=[])
+    scan.add_argument("--require-label", action="store_true")
+    scan.add_argument("--output", type=Path, required=True, metavar="FILE")
+
+    stage("windows", _windows, "Read one recording, run the signal chain, write its windows.",
+          "input", "output")
+    stage("primary", _primary, "Concatenate, sort and verify the windows of a cohort.",
+          "sheet", "output", execution=True)
+    stage("split", _split, "Split participants into train, val and test.", "primary", "output")
+    pretraining = stage("pretrain", _pretrain, "Pretrain a backbone by masked reconstruction.",
+                        "primary", "split", "output", execution=True)
+    pretraining.add_argument("--corpora", type=Path, nargs="*", default=[], metavar="FILE")
+    finetuning = stage("finetune", _finetune, "Fine-tune a classifier of participants.",
+                       "backbone", "primary", "split", "output", "predictions", execution=True)
+    for command in (pretraining, finetuning):
+        command.add_argument("--threads", type=int, default=2)
+    stage("report", _report, "Write one model's page.", "card", "predictions", "primary", "split",
+          "page", "curves")
+    compare = stage("compare", _compare, "Compare the models of a sweep.", "table", "page")
+    compare.add_argument("--cards", type=Path, nargs="+", required=True, metavar="FILE")
+    config = add(
+        commands, "config", _config, "Write config.yaml, its schema and its documentation.",
+        "remit config --check",
+    )
+    config.add_argument("--root", type=Path, default=Path())
+    config.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    return parser
+
+
+def _stop(signal_number: int, _: object) -> None:
+    """Leave through the ordinary way out, so that half-written temporary files are removed."""
+    sys.exit(128 + signal_number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        args.run(args)
+    except RemitError as error:
+        print(f"remit: {error}", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        print("remit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(
+            f"remit: {error.filename or args.command}: {error.strerror or error}; expected to read and "
+            "write it; check the path, its rights and the free space.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,485 @@
+"""The settings of a run: one strict model, from which defaults, schema and documentation are made.
+
+Result settings change what is computed; execution settings only say how and where. Each stage is
+given its own part and nothing else, so Snakemake reruns exactly what a change touches. Imports no
+stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from remit.errors import RemitError, did_you_mean, some_of
+from remit.naming import MASKING_STYLES, ModelName, check_id, dataset_name
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+MaskPercent = Annotated[int, Field(ge=5, le=100)]
+
+
+# Execution settings reach the commands in this variable, as JSON.
+EXECUTION_VARIABLE = "REMIT_EXECUTION"
+
+
+class Settings(BaseModel):
+    """A part of the configuration: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Simulation(Settings):
+    """A simulated cohort, marked as simulated in everything made from it."""
+
+    participants: Count = 24
+    """Number of participants."""
+    remission_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.375
+    """Fraction of participants that remit (9 of 24 by default)."""
+    minutes: Positive = 4.0
+    """Length of each recording in minutes."""
+    effect: NonNegative = 1.0
+    """Size of the group difference: 1 gives remitters alpha of 1.6 times the amplitude and a frontal
+    alpha asymmetry (AF8 over AF7) of 0.5 in the natural log of power; 0 gives a null cohort."""
+    mains_hz: Literal[50, 60] = 50
+    """Frequency of the simulated mains noise in Hz."""
+    seed: Annotated[int, Field(ge=0)] = 7
+    """Seed of the simulation; the same seed gives the same bytes."""
+
+
+class Label(Settings):
+    """How the outcome is read from a column of participants.tsv."""
+
+    column: str
+    """The column that holds the outcome."""
+    values: dict[str, Literal[0, 1]]
+    """What each value of that column means: 1 is the class of interest (remission), 0 is not. A
+    value that is missing or 'n/a' means unknown; any other value is refused."""
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _text_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {str(key): value for key, value in values.items()}
+        return values
+
+
+class Scan(Settings):
+    """A folder from which the cohort sheet is made."""
+
+    root: str
+    """The folder, absolute or relative to the working directory."""
+    layout: Literal["bids", "folder"] = "bids"
+    """'bids': sub-*/[ses-*/]eeg files with participants.tsv; 'folder': recordings in one folder per
+    participant, or named after the participant, with an optional participants.tsv."""
+    label: Label | None = None
+    """Where the outcome stands; without it every participant is unlabelled."""
+    covariates: list[str] = []
+    """Columns of participants.tsv to keep, for example age and sex."""
+    require_label: bool = False
+    """Leave out (and list) participants for whom the label is unknown."""
+
+
+class Cohort(Settings):
+    """Where the recordings of one cohort come from: exactly one of simulate, sheet and scan."""
+
+    simulate: Simulation | None = None
+    """Make the recordings."""
+    sheet: str | None = None
+    """A cohort sheet (TSV), absolute or relative to the working directory."""
+    scan: Scan | None = None
+    """A folder to scan."""
+    root: str | None = None
+    """Folder that the sheet's paths are relative to; the sheet's own folder by default."""
+    sampling_rate: Positive | None = None
+    """Sampling rate in Hz of files that do not state one (.mat)."""
+    channel_names: list[str] | None = None
+    """Channel names, in the order of the file, of files that do not state them (.mat)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Cohort:
+        given = [key for key in ("simulate", "sheet", "scan") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"has {' and '.join(given) or 'no source'}; expected exactly one of simulate, sheet, scan"
+            )
+        return self
+
+
+class Upsample(Settings):
+    factor: Annotated[int, Field(ge=1, le=16)] = 2
+    """Whole factor by which the rate is raised before filtering."""
+    method: Literal["linear", "polyphase"] = "polyphase"
+    """'linear' interpolation, as in the original pipeline, or 'polyphase' filtering."""
+
+
+class Butterworth(Settings):
+    cutoff_hz: Positive
+    """Cut-off (-3 dB for one pass) in Hz. The filter runs forwards and backwards, so it is -6 dB here."""
+    order: Annotated[int, Field(ge=1, le=12)] = 4
+    """Order of one pass."""
+
+
+class Notch(Settings):
+    frequencies_hz: list[Positive]
+    """Frequencies to remove, for example the mains."""
+    quality: Positive = 30.0
+    """Centre frequency divided by the width at -3 dB."""
+
+
+class Quality(Settings):
+    """When a window is marked bad. Windows are marked and counted, never dropped unseen."""
+
+    flat_uv: NonNegative = 0.05
+    """Two successive raw samples that differ by no more than this many microvolts count as flat."""
+    flat_seconds: Positive = 0.25
+    """Only flat stretches at least this long count."""
+    max_flat_fraction: Fraction = 0.1
+    """A window with a larger flat fraction in any channel is bad."""
+    max_clipped_fraction: Fraction = 0.01
+    """A window with more samples at the recording's extreme value in any channel is bad."""
+    max_peak_to_peak_uv: Positive = 1000.0
+    """A window with a larger peak-to-peak amplitude in any channel, after filtering, is bad."""
+
+
+class Preprocessing(Settings):
+    """The signal chain, in this order. Null leaves a step out."""
+
+    upsample: Upsample | None = Upsample()
+    """Raise the rate before filtering."""
+    highpass: Butterworth | None = Butterworth(cutoff_hz=0.5, order=2)
+    """Zero-phase Butterworth high-pass, against drift of the electrodes."""
+    notch: Notch | None = None
+    """Zero-phase notch against line noise."""
+    lowpass: Butterworth | None = Butterworth(cutoff_hz=60.0, order=4)
+    """Zero-phase Butterworth low-pass."""
+    sampling_rate: Positive = 256.0
+    """Rate in Hz to which everything is brought after filtering, whatever the source's."""
+    window_seconds: Positive = 8.0
+    """Length of a window in seconds."""
+    overlap_seconds: NonNegative = 0.0
+    """Overlap of successive windows in seconds."""
+    offset: Literal["mean", "median"] | None = "mean"
+    """Constant removed from each window and channel."""
+    quality: Quality = Quality()
+    """When a window is marked bad."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Preprocessing:
+        samples = self.window_seconds * self.sampling_rate
+        if abs(samples - round(samples)) > 1e-9:
+            raise ValueError(
+                f"window_seconds {self.window_seconds:g} at {self.sampling_rate:g} Hz is {samples:g} "
+                "samples; expected a whole number"
+            )
+        if self.overlap_seconds >= self.window_seconds:
+            raise ValueError(
+                f"overlap_seconds is {self.overlap_seconds:g}; expected less than window_seconds "
+                f"({self.window_seconds:g})"
+            )
+        if self.lowpass is not None and self.lowpass.cutoff_hz >= self.sampling_rate / 2:
+            raise ValueError(
+                f"lowpass.cutoff_hz is {self.lowpass.cutoff_hz:g}; expected less than half of "
+                f"sampling_rate ({self.sampling_rate / 2:g} Hz)"
+            )
+        return self
+
+
+class Split(Settings):
+    """The participant-level split, made before pretraining."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Fraction of each class for choosing the epoch."""
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction of each class that is touched once, at the end."""
+    unlabelled: Literal["refuse", "pretraining"] = "refuse"
+    """What to do with a participant whose label is unknown: stop, or use in pretraining only."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the split."""
+
+    @model_validator(mode="after")
+    def _room_for_training(self) -> Split:
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation + test is {self.validation + self.test:g}; expected less than 1"
+            )
+        return self
+
+
+class Sequences(Settings):
+    """How windows become the token sequences that the model reads."""
+
+    token_seconds: Positive = 0.5
+    """Length of one token (one channel) in seconds; equal to window_seconds it is the original design."""
+    context_windows: Count = 2
+    """Number of successive windows in one sequence."""
+    use_bad_windows: bool = False
+    """Train and predict on windows marked bad as well. They are counted either way."""
+
+
+class Model(Settings):
+    """The default model, and what its name does not carry."""
+
+    d_model: Count = 256
+    """Width of the model (of the default model; a file name says its own)."""
+    num_layers: Count = 2
+    """Number of Mamba-2 blocks (of the default model)."""
+    mask_percent: MaskPercent = 20
+    """Per cent of tokens that pretraining masks (of the default model)."""
+    masking_style: str = "mae"
+    """'mae' or 'bert' (of the default model)."""
+    d_state: Count = 64
+    """Size of the state of each head."""
+    d_conv: Annotated[int, Field(ge=1, le=8)] = 4
+    """Width of the causal convolution in tokens."""
+    expand: Count = 2
+    """Inner width divided by d_model."""
+    headdim: Count = 64
+    """Width of a head; it must divide expand * d_model."""
+    chunk_size: Count = 64
+    """Chunk length of the state-space-duality scan; it changes speed, and results only by rounding."""
+    bidirectional: bool = True
+    """Read each sequence in both directions."""
+
+    @model_validator(mode="after")
+    def _name(self) -> Model:
+        try:
+            ModelName(self.d_model, self.num_layers, self.mask_percent, self.masking_style)
+        except RemitError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def name(self) -> ModelName:
+        """The name of the default model."""
+        return ModelName(self.d_model, self.num_layers, self.mask_percent, self.masking_style)
+
+
+class Pretraining(Settings):
+    """Masked reconstruction."""
+
+    extra_cohorts: list[str] = []
+    """Further cohorts (keys of `cohorts`) whose recordings are used in pretraining only."""
+    transductive: bool = False
+    """Let the validation and test participants into pretraining. Every report then says so."""
+    epochs: Count = 40
+    """Passes over the training sequences, at most."""
+    batch_size: Count = 16
+    """Sequences per optimiser step."""
+    learning_rate: Positive = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: NonNegative = 0.05
+    """Weight decay of AdamW, on matrices only."""
+    warmup_fraction: Fraction = 0.1
+    """Part of all steps in which the learning rate rises linearly; then it falls as a cosine."""
+    gradient_clip: Positive = 1.0
+    """Largest norm of the gradient."""
+    early_stopping_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    """Part of the training participants kept aside to decide when to stop."""
+    patience: Count = 10
+    """Epochs without improvement on the participants kept aside, before it stops."""
+    block_seconds: tuple[Positive, Positive] = (1.0, 2.0)
+    """Shortest and longest masked block in seconds."""
+    single_channel_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Part of the blocks that lies on one channel; the others lie across all channels."""
+    waveform_weight: NonNegative = 1.0
+    """Weight of the waveform's loss."""
+    spectrum_weight: NonNegative = 0.5
+    """Weight of the log spectrum's loss."""
+    spectrum_hz: tuple[Positive, Positive] = (1.0, 45.0)
+    """Lowest and highest frequency of the log spectrum in Hz."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of initialisation, order and masks."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Pretraining:
+        for key in ("block_seconds", "spectrum_hz"):
+            low, high = getattr(self, key)
+            if low > high:
+                raise ValueError(f"{key} is ({low:g}, {high:g}); expected the smaller number first")
+        if self.waveform_weight + self.spectrum_weight <= 0:
+            raise ValueError("waveform_weight and spectrum_weight are 0; expected one above 0")
+        return self
+
+
+class Finetuning(Settings):
+    """The classifier of participants."""
+
+    freeze_backbone: bool = True
+    """Train the head alone, on embeddings computed once; false trains all layers."""
+    epochs: Count = 50
+    """Passes over the training participants."""
+    batch_size: Count = 8
+    """Participants per batch."""
+    gradient_accumulation: Count = 1
+    """Batches per optimiser step."""
+    learning_rate: Positive = 1e-4
+    """Learning rate of the head (AdamW, cosine annealing)."""
+    backbone_learning_rate: Positive = 1e-5
+    """Learning rate of the backbone when it is not frozen."""
+    weight_decay: NonNegative = 0.01
+    """Weight decay of AdamW."""
+    gradient_clip: Positive = 1.0
+    """Largest norm of the gradient."""
+    dropout: Fraction = 0.1
+    """Dropout in the head."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """'balanced' weighs the cross-entropy by the inverse frequency of the classes in training."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of initialisation, order and dropout."""
+
+
+class Sweep(Settings):
+    """The grid that `snakemake sweep` builds, at the default model's size."""
+
+    mask_percents: list[MaskPercent] = [20, 30, 40, 50, 60, 70, 80]
+    """Mask ratios in per cent."""
+    masking_styles: list[str] = list(MASKING_STYLES)
+    """Masking styles."""
+
+    @field_validator("masking_styles")
+    @classmethod
+    def _known(cls, styles: list[str]) -> list[str]:
+        for style in styles:
+            if style not in MASKING_STYLES:
+                raise ValueError(
+                    f"'{style}' is no masking style; expected some of {', '.join(MASKING_STYLES)}."
+                    f"{did_you_mean(style, MASKING_STYLES)}"
+                )
+        return styles
+
+
+class Execution(Settings):
+    """How and where things run. Nothing here changes a result or causes a rerun."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of training; 'auto' takes CUDA when there is one."""
+    training_threads: Count = 2
+    """CPU threads of one training."""
+    training_mem_mb: Count = 4000
+    """Memory in MB that a training may take."""
+    training_runtime_min: Count = 1440
+    """Minutes that a training may take."""
+    gpu: Annotated[int, Field(ge=0)] = 0
+    """GPUs that a training asks the scheduler for."""
+    mlflow: bool = True
+    """Log to MLflow."""
+    mlflow_uri: str | None = None
+    """Tracking server; by default an sqlite database under results/."""
+    mlflow_experiment: str = "remit"
+    """Name of the MLflow experiment."""
+
+
+class Config(Settings):
+    """Everything in config.yaml."""
+
+    cohort: str = "simulated"
+    """The cohort that the question is about: a key of `cohorts`."""
+    cohorts: dict[str, Cohort] = {"simulated": Cohort(simulate=Simulation())}
+    """The cohorts by name."""
+    channels: list[str] = ["AF7", "AF8", "TP9", "TP10"]
+    """The electrodes to use, 10-10 names, in the order of the primary dataset."""
+    preprocessing: Preprocessing = Preprocessing()
+    sequences: Sequences = Sequences()
+    split: Split = Split()
+    model: Model = Model()
+    pretraining: Pretraining = Pretraining()
+    finetuning: Finetuning = Finetuning()
+    sweep: Sweep = Sweep()
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _references(self) -> Config:
+        try:
+            for name in self.cohorts:
+                check_id("cohort", name, "cohorts")
+            dataset_name(self.preprocessing.window_seconds, self.channels)
+        except RemitError as error:
+            raise ValueError(str(error)) from None
+        for name in (self.cohort, *self.pretraining.extra_cohorts):
+            if name not in self.cohorts:
+                raise ValueError(
+                    f"cohort '{name}' is not in cohorts; expected one of {some_of(self.cohorts)}."
+                    f"{did_you_mean(name, self.cohorts)}"
+                )
+        if self.cohort in self.pretraining.extra_cohorts:
+            raise ValueError(
+                f"pretraining.extra_cohorts names '{self.cohort}', the cohort in question; leave it out"
+            )
+        tokens = self.preprocessing.window_seconds / self.sequences.token_seconds
+        samples = self.sequences.token_seconds * self.preprocessing.sampling_rate
+        if abs(tokens - round(tokens)) > 1e-9 or abs(samples - round(samples)) > 1e-9:
+            raise ValueError(
+                f"sequences.token_seconds is {self.sequences.token_seconds:g}; expected a whole number "
+                f"of samples that divides window_seconds ({self.preprocessing.window_seconds:g})"
+            )
+        return self
+
+    @property
+    def dataset(self) -> str:
+        """The name of the primary dataset, for example ``8s_af7-af8-tp9-tp10``."""
+        return dataset_name(self.preprocessing.window_seconds, self.channels)
+
+
+def _keys_of(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _keys_of(part)]
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys that may stand where an unknown one was found."""
+    candidates: list[type[BaseModel]] = [Config]
+    for part in location[:-1]:
+        deeper: list[type[BaseModel]] = []
+        for model in candidates:
+            if part in model.model_fields:
+                deeper += _keys_of(model.model_fields[part].annotation)
+        candidates = deeper or candidates
+    return sorted({key for model in candidates for key in model.model_fields})
+
+
+def _one_line(error: ValidationError, source: str) -> str:
+    first = error.errors()[0]
+    location = tuple(first["loc"])
+    name = ".".join(str(part) for part in location) or "configuration"
+    more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(location)
+        return (
+            f"{source}: unknown setting '{name}'; expected one of {some_of(known, 40)}."
+            f"{did_you_mean(str(location[-1]), known)}{more}"
+        )
+    found = first.get("input")
+    shown = f"; found {found!r}" if not isinstance(found, Mapping | BaseModel) else ""
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{source}: {name}: {message}{shown}; correct this setting.{more}"
+
+
+def validate(values: Mapping[str, Any], source: str = "config") -> Config:
+    """Check a configuration; raises :class:`RemitError` naming the first wrong setting."""
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise RemitError(_one_line(error, source)) from None
+
+
+def load(file: Path) -> Config:
+    """Read and check a YAML file; raises :class:`RemitError`."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise RemitError(
+            f"{file}: cannot be read ({error.strerror}); expected a configuration file; check the path."
+        ) from None
+    except yaml.YAMLError as error:
+        raise RemitError(f"{file}: is not YAML ({error}); correct it.") from None
+    if not isinstance(values, Mapping):
+        raise RemitError(f"{file}: holds {type(values).__name__}; expected settings by name.")
+    return validate(values, str(file))

@@ -1,0 +1,180 @@
+"""Windows -> the token sequences that the model reads.
+
+A sequence is up to ``context_windows`` windows of one recording, each beginning at the sample where
+the one before it ends, so it never crosses a gap, a left-out window, a recording or a participant.
+Signals are scaled per recording and channel over all windows used, never per window. Knows no model
+and no training.
+
+Shapes: W windows, C channels, L samples per window, B sequences of a batch, K token steps in time,
+S samples per token (K = context_windows * L / S), V = context_windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from remit.config import Sequences
+from remit.dataset.windows import open_dataset
+from remit.errors import RemitError, some_of
+from remit.nn.scaling import robust_scale
+
+RESULT_VERSION = 1  # raise when a change here alters a trained model
+
+
+@dataclass(frozen=True)
+class TokenSequences:
+    """The sequences of some participants, ready to be cut into tokens.
+
+    ``signal_WCL`` is the scaled signal (no unit); ``windows_NV`` holds for each sequence the indices
+    of its windows in time order, -1 where there is none; ``participant_N`` the index of its
+    participant in ``participants``; ``windows_used`` and ``windows_bad`` count per participant.
+    """
+
+    participants: tuple[str, ...]
+    labels: tuple[int | None, ...]
+    signal_WCL: torch.Tensor
+    windows_NV: np.ndarray
+    participant_N: np.ndarray
+    samples_per_token: int
+    windows_used: tuple[int, ...]
+    windows_bad: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.windows_NV)
+
+    @property
+    def steps_per_window(self) -> int:
+        return self.signal_WCL.shape[2] // self.samples_per_token
+
+    @property
+    def num_steps(self) -> int:
+        """K: token steps of a whole sequence."""
+        return self.windows_NV.shape[1] * self.steps_per_window
+
+    def valid_steps(self, index: int) -> int:
+        """The number of token steps of one sequence that are not padding."""
+        return int((self.windows_NV[index] >= 0).sum()) * self.steps_per_window
+
+    def of_participant(self, participant: int) -> np.ndarray:
+        """The indices of a participant's sequences, in time order."""
+        return np.flatnonzero(self.participant_N == participant)
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``samples_BKCS`` (zero where padded) and ``valid_BK`` of some sequences."""
+        chosen_BV = torch.from_numpy(self.windows_NV[np.asarray(indices)])
+        real_BV = chosen_BV >= 0
+        signal_BVCL = self.signal_WCL[chosen_BV.clamp(min=0)]
+        signal_BVCL = signal_BVCL * real_BV[:, :, None, None]
+        B, V, C, L = signal_BVCL.shape
+        S = self.samples_per_token
+        steps = L // S
+        samples_BKCS = (
+            signal_BVCL.reshape(B, V, C, steps, S)
+            .permute(0, 1, 3, 2, 4)
+            .reshape(B, V * steps, C, S)
+            .contiguous()
+        )
+        valid_BK = real_BV.repeat_interleave(steps, dim=1)
+        return samples_BKCS.to(device), valid_BK.to(device)
+
+    def tokens_NS(self) -> torch.Tensor:
+        """Every token of every window used, [tokens, S], for statistics over the training part."""
+        W, C, L = self.signal_WCL.shape
+        S = self.samples_per_token
+        return self.signal_WCL.reshape(W * C * (L // S), S)
+
+
+def chain_windows(
+    starts: np.ndarray, ends: np.ndarray, groups: np.ndarray, context_windows: int
+) -> np.ndarray:
+    """Group windows into sequences; returns ``windows_NV`` of int64 with -1 for padding.
+
+    ``groups`` numbers the recording (and its segment) of each window. A window follows another when
+    it starts at the sample where that one ends; with overlapping windows this gives several
+    interleaved chains, so that no sample stands twice in one sequence.
+    """
+    by_start = {
+        (int(g), int(s)): i for i, (g, s) in enumerate(zip(groups, starts, strict=True))
+    }
+    has_previous = {(int(g), int(e)) for g, e in zip(groups, ends, strict=True)}
+    sequences: list[list[int]] = []
+    for index in range(len(starts)):
+        if (int(groups[index]), int(starts[index])) in has_previous:
+            continue
+        chain = [index]
+        while (key := (int(groups[chain[-1]]), int(ends[chain[-1]]))) in by_start:
+            chain.append(by_start[key])
+        for first in range(0, len(chain), context_windows):
+            sequences.append(chain[first : first + context_windows])
+    sequences.sort()
+    out = np.full((len(sequences), context_windows), -1, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        out[row, : len(sequence)] = sequence
+    return out
+
+
+def load_sequences(
+    file: Path, participants: Sequence[str], settings: Sequences
+) -> TokenSequences:
+    """Read the windows of some participants of a dataset and make their sequences.
+
+    Raises :class:`RemitError` for a participant who is not in the file or has no usable window.
+    """
+    dataset = open_dataset(file)
+    frame = dataset.frame()
+    present = frame["Participant"].unique().tolist()
+    absent = [name for name in participants if name not in set(present)]
+    if absent:
+        raise RemitError(
+            f"{file}: participant {some_of(absent)} not found; expected those of the split; build "
+            "the split from this dataset."
+        )
+    chosen = sorted(set(participants))
+    frame = frame[frame["Participant"].isin(chosen)].reset_index(drop=True)
+    keep = np.ones(len(frame), bool) if settings.use_bad_windows else frame["good"].to_numpy()
+    samples_per_token = round(settings.token_seconds * dataset.metadata["sampling_rate"])
+    signal_WCL = torch.from_numpy(np.ascontiguousarray(dataset.signal_WCS(chosen)[keep]))
+    if signal_WCL.shape[2] % samples_per_token:
+        raise RemitError(
+            f"{file}: windows of {signal_WCL.shape[2]} samples; expected a multiple of "
+            f"{samples_per_token} (sequences.token_seconds); change that setting."
+        )
+    used = frame[keep].reset_index(drop=True)
+    counts = used["Participant"].value_counts()
+    empty = [name for name in chosen if name not in counts.index]
+    if empty:
+        raise RemitError(
+            f"{file}: participant {some_of(empty)} has no window of good quality; expected at least "
+            "one; look at the recording, or set sequences.use_bad_windows, or leave the participant out."
+        )
+    recordings, recording_W = np.unique(used["recording"].to_numpy(str), return_inverse=True)
+    for number in range(len(recordings)):
+        rows = np.flatnonzero(recording_W == number)
+        signal_WCL[rows] = robust_scale(signal_WCL[rows])
+    segments = used.groupby(["recording", "parent_window_id"], sort=True).ngroup().to_numpy()
+    windows_NV = chain_windows(
+        used["window_start"].to_numpy(), used["window_end"].to_numpy(), segments, settings.context_windows
+    )
+    position = {name: index for index, name in enumerate(chosen)}
+    participant_W = used["Participant"].map(position).to_numpy(dtype=np.int64)
+    labels = frame.groupby("Participant", sort=True)["Remission"].first()
+    return TokenSequences(
+        participants=tuple(chosen),
+        labels=tuple(None if value is None or value != value else int(value) for value in
+                     labels.reindex(chosen).astype(object).tolist()),
+        signal_WCL=signal_WCL,
+        windows_NV=windows_NV,
+        participant_N=participant_W[windows_NV[:, 0]],
+        samples_per_token=samples_per_token,
+        windows_used=tuple(int(counts[name]) for name in chosen),
+        windows_bad=tuple(
+            int((~frame.loc[frame["Participant"] == name, "good"]).sum()) for name in chosen
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Evaluation: figures of merit at the level of participants, and their intervals."""

@@ -1,0 +1,300 @@
+"""The one codec for every name remit makes or reads: models, datasets, identifiers, paths.
+
+Asking Snakemake for a file is asking for the model its name describes, so a name must have exactly
+one meaning and one spelling. The wildcard constraints of the rules are generated here from the same
+expressions that parse the names. Standard library only; knows nothing of the stages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from remit.errors import RemitError, did_you_mean
+
+# A masking style is what happens to the content of a masked token: the fraction that becomes the
+# shared mask token, that is replaced by another token of the sequence, and that is left as it is.
+# Registering a style is adding a row.
+MASKING_STYLES: dict[str, tuple[float, float, float]] = {
+    "mae": (1.0, 0.0, 0.0),
+    "bert": (0.8, 0.1, 0.1),
+}
+
+ARCHITECTURE = "mamba2_eeg"
+D_MODEL_STEP = 8  # kernels want row strides that are multiples of 8
+D_MODEL_MAX = 8192
+NUM_LAYERS_MAX = 64
+MASK_PERCENT_MIN, MASK_PERCENT_MAX = 5, 100
+
+ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+ID_MAX_LENGTH = 100
+
+_STYLE_PATTERN = "|".join(MASKING_STYLES)
+_D_MODEL_PATTERN = r"[1-9][0-9]{0,3}"
+_NUM_LAYERS_PATTERN = r"[1-9][0-9]?"
+_MASK_PATTERN = r"100|[1-9][0-9]|[5-9]"
+MODEL_PATTERN = (
+    rf"{ARCHITECTURE}_d(?:{_D_MODEL_PATTERN})_l(?:{_NUM_LAYERS_PATTERN})"
+    rf"_m(?:{_MASK_PATTERN})_(?:{_STYLE_PATTERN})"
+)
+_MODEL_GROUPS = re.compile(
+    rf"{ARCHITECTURE}_d({_D_MODEL_PATTERN})_l({_NUM_LAYERS_PATTERN})"
+    rf"_m({_MASK_PATTERN})_({_STYLE_PATTERN})"
+)
+# Anything that was meant as a model name: the numbers and the style are read as they come.
+_MODEL_LOOSE = re.compile(
+    r"(?P<architecture>[A-Za-z0-9]+(?:_[A-Za-z]+)?)_d(?P<d>[^_]*)_l(?P<l>[^_]*)_m(?P<m>[^_]*)"
+    r"_(?P<style>.+)"
+)
+_SECONDS_PATTERN = r"(?:[1-9][0-9]*|0|[1-9][0-9]*\.[0-9]*[1-9]|0\.[0-9]*[1-9])"
+_CHANNEL_SLUG_PATTERN = r"[a-z0-9]+"
+DATASET_PATTERN = rf"{_SECONDS_PATTERN}s_{_CHANNEL_SLUG_PATTERN}(?:-{_CHANNEL_SLUG_PATTERN})*"
+FINETUNED_SUFFIX = "_finetuned"
+
+
+def _clamp(value: int, low: int, high: int) -> int:
+    return max(low, min(high, value))
+
+
+@dataclass(frozen=True, order=True)
+class ModelName:
+    """The identity of a model that its file name carries.
+
+    ``mask_percent`` is the masking ratio in per cent of tokens. Raises :class:`RemitError` for a
+    value outside the allowed range, so that every instance has a spelling.
+    """
+
+    d_model: int
+    num_layers: int
+    mask_percent: int
+    masking_style: str
+
+    def __post_init__(self) -> None:
+        if not (D_MODEL_STEP <= self.d_model <= D_MODEL_MAX) or self.d_model % D_MODEL_STEP:
+            raise RemitError(
+                f"d_model is {self.d_model}; expected a multiple of {D_MODEL_STEP} between "
+                f"{D_MODEL_STEP} and {D_MODEL_MAX}; the nearest is {_nearest_d_model(self.d_model)}."
+            )
+        if not 1 <= self.num_layers <= NUM_LAYERS_MAX:
+            raise RemitError(
+                f"num_layers is {self.num_layers}; expected 1 to {NUM_LAYERS_MAX}; choose one of those."
+            )
+        if not MASK_PERCENT_MIN <= self.mask_percent <= MASK_PERCENT_MAX:
+            raise RemitError(
+                f"mask_percent is {self.mask_percent}; expected {MASK_PERCENT_MIN} to "
+                f"{MASK_PERCENT_MAX} (per cent of tokens); choose one of those."
+            )
+        if self.masking_style not in MASKING_STYLES:
+            raise RemitError(
+                f"masking_style is '{self.masking_style}'; expected one of "
+                f"{', '.join(MASKING_STYLES)}.{did_you_mean(self.masking_style, MASKING_STYLES)}"
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"{ARCHITECTURE}_d{self.d_model}_l{self.num_layers}"
+            f"_m{self.mask_percent}_{self.masking_style}"
+        )
+
+    @property
+    def finetuned(self) -> str:
+        """The name of the fine-tuned model in the registry."""
+        return f"{self}{FINETUNED_SUFFIX}"
+
+    @property
+    def mask_ratio(self) -> float:
+        """The fraction of tokens that is masked."""
+        return self.mask_percent / 100
+
+    @classmethod
+    def parse(cls, name: str) -> ModelName:
+        """Read a name such as ``mamba2_eeg_d256_l2_m20_mae``.
+
+        Raises :class:`RemitError` with the nearest valid name when it is not the one spelling of a
+        model.
+        """
+        match = _MODEL_GROUPS.fullmatch(name)
+        if match:
+            d_model, num_layers, mask_percent, style = match.groups()
+            fits = int(d_model) % D_MODEL_STEP == 0 and int(d_model) <= D_MODEL_MAX
+            if fits and int(num_layers) <= NUM_LAYERS_MAX:
+                return cls(int(d_model), int(num_layers), int(mask_percent), style)
+        raise RemitError(
+            f"'{name}' is no model name; expected {ARCHITECTURE}_d<d_model>_l<layers>_m<mask %>_"
+            f"<{'|'.join(MASKING_STYLES)}>, for example {_nearest_model_name(name)}."
+        )
+
+
+def _nearest_d_model(value: int) -> int:
+    return _clamp(round(value / D_MODEL_STEP) * D_MODEL_STEP, D_MODEL_STEP, D_MODEL_MAX)
+
+
+def _number(text: str, default: int) -> int:
+    digits = re.sub(r"[^0-9]", "", text)[:9]
+    return int(digits) if digits else default
+
+
+def _nearest_model_name(name: str) -> str:
+    loose = _MODEL_LOOSE.fullmatch(name)
+    if not loose:
+        return str(ModelName(256, 2, 20, "mae"))
+    style = loose["style"].lower()
+    by_overlap = sorted(MASKING_STYLES, key=lambda known: (known not in style, known))
+    meant = did_you_mean(style, MASKING_STYLES)
+    nearest_style = meant.split("'")[1] if meant else by_overlap[0]
+    return str(
+        ModelName(
+            _nearest_d_model(_number(loose["d"], 256)),
+            _clamp(_number(loose["l"], 2), 1, NUM_LAYERS_MAX),
+            _clamp(_number(loose["m"], 20), MASK_PERCENT_MIN, MASK_PERCENT_MAX),
+            nearest_style,
+        )
+    )
+
+
+def check_id(kind: str, value: str, where: str = "") -> str:
+    """Return ``value`` if it can be a file name, else raise :class:`RemitError`.
+
+    ``kind`` says what it identifies (participant, recording, cohort) and ``where`` the file it
+    stands in.
+    """
+    place = f" in {where}" if where else ""
+    if not re.fullmatch(ID_PATTERN, value) or len(value) > ID_MAX_LENGTH:
+        raise RemitError(
+            f"{kind} '{value}'{place} cannot be a file name; expected up to {ID_MAX_LENGTH} letters, "
+            f"digits, '-' and '_', beginning with a letter or digit; rename it."
+        )
+    return value
+
+
+def seconds_text(seconds: float) -> str:
+    """The one spelling of a length in seconds: ``8``, ``2.5``."""
+    text = f"{seconds:.6f}".rstrip("0").rstrip(".")
+    if not re.fullmatch(_SECONDS_PATTERN, text) or float(text) <= 0:
+        raise RemitError(f"window length {seconds} s has no name; expected a positive number of seconds.")
+    return text
+
+
+def dataset_name(window_seconds: float, channels: Sequence[str]) -> str:
+    """``8s_af7-af8-tp9-tp10`` for a window length in seconds and channel names in their order."""
+    slugs = [channel.lower() for channel in channels]
+    for channel, slug in zip(channels, slugs, strict=True):
+        if not re.fullmatch(_CHANNEL_SLUG_PATTERN, slug):
+            raise RemitError(
+                f"channel '{channel}' cannot be part of a file name; expected letters and digits only, "
+                "as in the 10-10 system; rename it."
+            )
+    if not slugs or len(set(slugs)) != len(slugs):
+        raise RemitError(f"channels are {list(channels)}; expected at least one, each once.")
+    return f"{seconds_text(window_seconds)}s_{'-'.join(slugs)}"
+
+
+def parse_dataset_name(name: str) -> tuple[float, list[str]]:
+    """The window length in seconds and the lower-case channels of a dataset's name."""
+    if not re.fullmatch(DATASET_PATTERN, name):
+        raise RemitError(
+            f"'{name}' is no dataset name; expected <seconds>s_<channel>-<channel>..., "
+            "for example 8s_af7-af8-tp9-tp10."
+        )
+    seconds, channels = name.split("s_", 1)
+    return float(seconds), channels.split("-")
+
+
+def mlflow_dataset_name(dataset: str, num_windows: int) -> str:
+    """``EEG_8s_af7-af8-tp9-tp10_720windows_primary``: the dataset's name in MLflow."""
+    return f"EEG_{dataset}_{num_windows}windows_primary"
+
+
+# Path patterns, relative to the working directory. Snakemake fills the wildcards; `path` does so
+# for everyone else. Nothing is written outside results/.
+RESULTS = "results"
+PATTERNS: dict[str, str] = {
+    "simulated": "results/simulated/{cohort}/{recording}.edf",
+    "cohort_sheet": "results/cohorts/{cohort}.tsv",
+    "windows": "results/windows/{cohort}/{recording}.parquet",
+    "primary": "results/primary/{dataset}_primary_dataset.parquet",
+    "corpus": "results/corpora/{cohort}/{dataset}_dataset.parquet",
+    "split": "results/splits/{dataset}_split.json",
+    "pretrained": "results/pretrained/{model}.pt",
+    "pretrained_card": "results/pretrained/{model}.json",
+    "finetuned": "results/finetuned/{model}_finetuned_best.pt",
+    "finetuned_card": "results/finetuned/{model}_finetuned_best.json",
+    "predictions": "results/predictions/{model}_finetuned/{cohort}.parquet",
+    "history": "results/evaluation/{model}_finetuned/training_curves.png",
+    "model_report": "results/evaluation/{model}_finetuned/report.html",
+    "comparison": "results/evaluation/sweep/comparison.tsv",
+    "comparison_page": "results/evaluation/sweep/comparison.html",
+    "mlflow_database": "results/mlflow.db",
+    "mlflow_artifacts": "results/mlflow_artifacts",
+}
+# A backbone somebody else trained: put it here and it is used instead of pretraining.
+DROP_IN_PATTERN = "resources/pretrained/{model}.pt"
+
+WILDCARD_CONSTRAINTS: dict[str, str] = {
+    "model": MODEL_PATTERN,
+    "dataset": DATASET_PATTERN,
+    "cohort": ID_PATTERN,
+    "recording": ID_PATTERN,
+}
+
+
+def path(kind: str, **values: str) -> str:
+    """The path of a file of this kind, with every wildcard checked against its constraint."""
+    filled = pattern(kind, **values)
+    if "{" in filled:
+        raise ValueError(f"{kind} lacks a value in {filled}")
+    return filled
+
+
+def pattern(kind: str, **fixed: str) -> str:
+    """The pattern of a kind with some wildcards filled and the others left to Snakemake."""
+    filled = PATTERNS[kind]
+    for key, value in fixed.items():
+        if not re.fullmatch(WILDCARD_CONSTRAINTS[key], value):
+            raise RemitError(f"{key} '{value}' does not fit {WILDCARD_CONSTRAINTS[key]} in {filled}.")
+        filled = filled.replace(f"{{{key}}}", value)
+    return filled
+
+
+def model_of_path(kind: str, file: str) -> ModelName:
+    """Read the model from a path such as ``…/mamba2_eeg_d256_l2_m20_mae_finetuned_best.pt``."""
+    prefix, suffix = PurePosixPath(PATTERNS[kind]).name.split("{model}")
+    name = PurePosixPath(str(file).replace("\\", "/")).name
+    if not (name.startswith(prefix) and name.endswith(suffix)):
+        raise RemitError(f"{file}: expected a file name of the form {prefix}<model>{suffix}.")
+    return ModelName.parse(name[len(prefix) : len(name) - len(suffix)])
+
+
+def _as_regex(pattern: str, constraint: dict[str, str]) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", pattern)
+    expression = "".join(
+        re.escape(part) if index % 2 == 0 else f"(?P<{part}>{constraint[part]})"
+        for index, part in enumerate(parts)
+    )
+    return re.compile(expression)
+
+
+def check_targets(targets: Iterable[str]) -> list[ModelName]:
+    """The models that targets under results/ ask for.
+
+    Raises :class:`RemitError` with the nearest valid target where a model's name is not the one
+    valid spelling; Snakemake alone says only that no rule makes the file.
+    """
+    loose = dict.fromkeys(WILDCARD_CONSTRAINTS, r"[^/]+")
+    asked = []
+    for target in map(str, targets):
+        for candidate in PATTERNS.values():
+            found = _as_regex(candidate, loose).fullmatch(target)
+            if not found or "model" not in found.groupdict():
+                continue
+            try:
+                asked.append(ModelName.parse(found["model"]))
+            except RemitError as error:
+                values = {**found.groupdict(), "model": _nearest_model_name(found["model"])}
+                raise RemitError(
+                    f"target {target}: {error} Ask for {candidate.format(**values)}."
+                ) from None
+            break
+    return asked

@@ -1,0 +1,279 @@
+"""What Snakemake needs to know to plan a run: which recordings, which settings for which rule.
+
+Imported by the Snakefile at every parse, so it stays light: standard library, pydantic and the
+sheet's reader. The settings that a rule's command receives are made here, as JSON, and nothing
+else reaches a stage; so a setting that is changed reruns the rules it is given to and no others.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from remit import config as configuration
+from remit import naming
+from remit.config import EXECUTION_VARIABLE
+from remit.errors import RemitError
+from remit.naming import ModelName
+from remit.recordings.cohort import SheetRow, resolve
+from remit.recordings.source import digest, root_of, rows_of
+
+_PACKAGE = Path(__file__).parent
+
+# Which modules' RESULT_VERSION make up the version of each stage's results.
+_STAGE_MODULES: dict[str, tuple[str, ...]] = {
+    "simulate": ("recordings/simulate.py",),
+    "windows": ("recordings/registry.py", "preprocessing/chain.py"),
+    "primary": ("dataset/primary.py",),
+    "split": ("dataset/splits.py",),
+    "pretrain": ("dataset/sequences.py", "nn/encoder.py", "training/pretrain.py"),
+    "finetune": ("dataset/sequences.py", "nn/encoder.py", "training/finetune.py"),
+    "report": ("report/model_report.py",),
+}
+
+
+def result_version(stage: str) -> str:
+    """The RESULT_VERSION of each module of a stage, read without importing them: ``1.1``."""
+    versions = []
+    for module in _STAGE_MODULES[stage]:
+        tree = ast.parse((_PACKAGE / module).read_text(encoding="utf-8"))
+        found = [
+            node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and any(isinstance(t, ast.Name) and t.id == "RESULT_VERSION" for t in node.targets)
+        ]
+        if len(found) != 1 or not isinstance(found[0], int):
+            raise RemitError(f"{module}: expected one line RESULT_VERSION = <integer>; found {found}.")
+        versions.append(str(found[0]))
+    return ".".join(versions)
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """Settings as one canonical line."""
+    return json.dumps(values, sort_keys=True, ensure_ascii=True)
+
+
+class Plan:
+    """The checked configuration and what follows from it for each rule."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.config = configuration.validate(values)
+        self._rows: dict[str, list[SheetRow]] = {}
+
+    def export(self) -> None:
+        """Hand the jobs their environment: this one's `remit`, and the execution settings.
+
+        Execution settings travel in a variable and not in a rule's params, so they cause no rerun.
+        """
+        own = str(Path(sys.executable).parent)
+        os.environ["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
+        os.environ[EXECUTION_VARIABLE] = as_json(self.config.execution.model_dump(mode="json"))
+
+    @property
+    def default_model(self) -> ModelName:
+        return self.config.model.name
+
+    @property
+    def dataset(self) -> str:
+        return self.config.dataset
+
+    def check(self, targets: Iterable[str]) -> None:
+        """Refuse targets that have no meaning, before any job; raises :class:`RemitError`."""
+        for name in (*naming.check_targets(targets), self.default_model):
+            self.model_settings(str(name))
+        self.rows(self.config.cohort)
+
+    # Recordings ---------------------------------------------------------------------------
+
+    def rows(self, cohort: str) -> list[SheetRow]:
+        """The cohort sheet: simulated, read or scanned."""
+        if cohort not in self._rows:
+            self._rows[cohort] = self._read_rows(cohort)
+        return self._rows[cohort]
+
+    def _read_rows(self, name: str) -> list[SheetRow]:
+        cohort = self.cohort(name)
+        rows, _ = rows_of(name, cohort)
+        if cohort.simulate is not None:
+            return rows
+        missing = [row for row in rows if not Path(self.source(name, row)).exists()]
+        if missing and not Path(self.windows(name, missing[0].recording)).exists():
+            print(
+                f"remit: recording '{missing[0].recording}' of cohort '{name}': file "
+                f"{self.source(name, missing[0])} not found ({len(missing)} of {len(rows)} missing); "
+                f"expected it where the cohort sheet says; correct the sheet or cohorts.{name}.root.",
+                file=sys.stderr,
+            )
+        return rows
+
+    def cohort(self, name: str) -> configuration.Cohort:
+        if name not in self.config.cohorts:
+            raise RemitError(
+                f"cohort '{name}' is not in the configuration; expected one of "
+                f"{', '.join(self.config.cohorts)}."
+            )
+        return self.config.cohorts[name]
+
+    def row(self, cohort: str, recording: str) -> SheetRow:
+        for row in self.rows(cohort):
+            if row.recording == recording:
+                return row
+        raise RemitError(
+            f"recording '{recording}' is not in the sheet of cohort '{cohort}'; expected one of its "
+            f"{len(self.rows(cohort))} recordings; check the name."
+        )
+
+    def source(self, cohort: str, row: SheetRow) -> str:
+        """The path of a recording's file, relative to the working directory or absolute."""
+        return str(resolve(row, root_of(self.cohort(cohort))))
+
+    def sheet_source(self, cohort: str) -> list[str]:
+        """The file a cohort sheet is made from, when it is one that exists."""
+        source = self.cohort(cohort)
+        if source.sheet is not None:
+            return [source.sheet]
+        if source.scan is not None:
+            listing = Path(source.scan.root) / "participants.tsv"
+            return [str(listing)] if listing.exists() else []
+        return []
+
+    # Files --------------------------------------------------------------------------------
+
+    def windows(self, cohort: str, recording: str) -> str:
+        return naming.path("windows", cohort=cohort, recording=recording)
+
+    def all_windows(self, cohort: str) -> list[str]:
+        return [self.windows(cohort, row.recording) for row in self.rows(cohort)]
+
+    def corpora(self) -> list[str]:
+        """Datasets that only pretraining reads."""
+        return [
+            naming.path("corpus", cohort=cohort, dataset=self.dataset)
+            for cohort in self.config.pretraining.extra_cohorts
+        ]
+
+    def drop_in(self, model: str) -> str:
+        return naming.DROP_IN_PATTERN.format(model=model)
+
+    def backbone(self, model: str) -> str:
+        """The checkpoint that fine-tuning starts from: a drop-in if there is one."""
+        drop_in = self.drop_in(model)
+        return drop_in if Path(drop_in).exists() else naming.path("pretrained", model=model)
+
+    def placed_by_hand(self, model: str) -> bool:
+        """Whether results/pretrained holds a backbone that no rule of ours has made.
+
+        Pretraining writes a readable .json beside every checkpoint; one without it was put there.
+        """
+        file = Path(naming.path("pretrained", model=model))
+        return file.exists() and not Path(naming.path("pretrained_card", model=model)).exists()
+
+    def pretraining_inputs(self, model: str) -> dict[str, Any]:
+        """What pretraining reads; nothing for a backbone placed by hand, which is never remade."""
+        if self.placed_by_hand(model):
+            return {}
+        return {
+            "primary": naming.path("primary", dataset=self.dataset),
+            "split": naming.path("split", dataset=self.dataset),
+            "corpora": self.corpora(),
+        }
+
+    def sweep_models(self) -> list[str]:
+        default = self.default_model
+        return [
+            str(ModelName(default.d_model, default.num_layers, percent, style))
+            for style in self.config.sweep.masking_styles
+            for percent in self.config.sweep.mask_percents
+        ]
+
+    # Settings, one set for each rule ------------------------------------------------------
+
+    def _settings(self, stage: str, **values: Any) -> str:
+        return as_json({"result_version": result_version(stage), **values})
+
+    def simulate_settings(self, cohort: str, recording: str) -> str:
+        simulation = self.cohort(cohort).simulate
+        if simulation is None:
+            raise RemitError(f"cohort '{cohort}' is not simulated; expected cohorts.{cohort}.simulate.")
+        return self._settings(
+            "simulate", cohort=cohort, recording=recording, simulation=simulation.model_dump(mode="json")
+        )
+
+    def sheet_settings(self, cohort: str) -> str:
+        """A cohort's source, with a digest of what it holds now."""
+        return as_json(
+            {
+                "cohort": cohort,
+                "source": self.cohort(cohort).model_dump(mode="json"),
+                "digest": digest(self.rows(cohort)),
+            }
+        )
+
+    def windows_settings(self, cohort: str, recording: str) -> str:
+        source = self.cohort(cohort)
+        row = self.row(cohort, recording)
+        return self._settings(
+            "windows",
+            cohort=cohort,
+            participant=row.participant,
+            recording=row.recording,
+            entry=row.entry,
+            remission=row.remission,
+            sampling_rate=source.sampling_rate,
+            channel_names=source.channel_names,
+            channels=self.config.channels,
+            preprocessing=self.config.preprocessing.model_dump(mode="json"),
+        )
+
+    def primary_settings(self, cohort: str) -> str:
+        return self._settings(
+            "primary", cohort=cohort, dataset=self.dataset, channels=self.config.channels
+        )
+
+    def split_settings(self) -> str:
+        return self._settings("split", split=self.config.split.model_dump(mode="json"))
+
+    def model_settings(self, model: str) -> dict[str, Any]:
+        """The encoder's settings: those of the name over those of the configuration."""
+        name = ModelName.parse(model)
+        kept = self.config.model.model_dump(
+            mode="json", exclude={"d_model", "num_layers", "mask_percent", "masking_style"}
+        )
+        inner = self.config.model.expand * name.d_model
+        if inner % self.config.model.headdim:
+            raise RemitError(
+                f"{model}: model.headdim is {self.config.model.headdim}; expected a divisor of "
+                f"model.expand * d_model = {inner}; change model.headdim, or ask for another d_model."
+            )
+        return {"d_model": name.d_model, "num_layers": name.num_layers, **kept}
+
+    def pretrain_settings(self, model: str) -> str:
+        return self._settings(
+            "pretrain",
+            model=self.model_settings(model),
+            sequences=self.config.sequences.model_dump(mode="json"),
+            pretraining=self.config.pretraining.model_dump(mode="json"),
+        )
+
+    def finetune_settings(self, model: str) -> str:
+        return self._settings(
+            "finetune",
+            model=self.model_settings(model),
+            sequences=self.config.sequences.model_dump(mode="json"),
+            finetuning=self.config.finetuning.model_dump(mode="json"),
+        )
+
+    def report_settings(self) -> str:
+        return self._settings("report")
+
+
+def targets_of(arguments: Iterable[str]) -> list[str]:
+    """The file targets among Snakemake's arguments."""
+    return [argument for argument in arguments if argument.startswith(f"{naming.RESULTS}/")]

@@ -1,0 +1,1 @@
+"""Report: pages, tables and figures from the files that earlier stages wrote."""

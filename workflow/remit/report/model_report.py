@@ -1,0 +1,171 @@
+"""One page about one fine-tuned model: what was found, on whom, and what is not known.
+
+Self-contained HTML with its figure inside. If the data are simulated or the estimate transductive,
+the first screen says so. Reads files only; computes no figure of merit of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.parquet as pq
+
+from remit.dataset.windows import open_dataset
+from remit.errors import RemitError
+from remit.files import atomic_write
+
+RESULT_VERSION = 1  # raise when a change here alters a page
+
+FIGURES = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "precision": "precision",
+    "recall": "recall (sensitivity)",
+    "f1": "F1",
+    "brier": "Brier score",
+}
+_FEW_PARTICIPANTS = 30
+
+
+def read_card(file: Path) -> dict[str, Any]:
+    """A fine-tuned model's .json; raises :class:`RemitError` if it is something else."""
+    try:
+        card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if card["kind"] != "finetuned":
+            raise KeyError("kind")
+        card["metrics"], card["pretrained"], card["data"]  # noqa: B018 - presence is what is checked
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RemitError(
+            f"{file}: is no card of a fine-tuned model ({type(error).__name__}: {error}); expected the "
+            ".json that fine-tuning wrote; rebuild it."
+        ) from None
+    return card
+
+
+def template(name: str) -> jinja2.Template:
+    """A page's template, with everything that is filled in escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("remit.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = show_figure
+    return environment.get_template(name)
+
+
+def show_figure(figure: dict[str, Any]) -> str:
+    """``0.67 [0.22, 0.96]``, or why there is none."""
+    if figure["value"] is None:
+        return "undefined (one class only)"
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+def warnings_of(card: dict[str, Any]) -> list[str]:
+    """What must be said before any number, in order of weight."""
+    found = []
+    if card["data"]["simulated"]:
+        found.append(
+            "SIMULATED DATA. These recordings were made by a program; nothing here is about people."
+        )
+    if card["pretrained"]["data"]["transductive"]:
+        found.append(
+            "TRANSDUCTIVE. Pretraining has seen the validation and test participants' recordings; the "
+            "estimate is too favourable for new people."
+        )
+    if not card["data"]["simulated"] and card["pretrained"]["data"]["simulated"]:
+        found.append("The backbone was pretrained on simulated data.")
+    n = int(card["metrics"]["test"]["n"])
+    if n < _FEW_PARTICIPANTS:
+        found.append(
+            f"The test part has {n} participants. No figure from so few can be told from chance unless "
+            "its interval says so; a single split is not an evaluation of the method."
+        )
+    return found
+
+
+def draw_curves(card: dict[str, Any], file: Path) -> bytes:
+    """Loss and explained variance in pretraining, loss and F1 in fine-tuning; a PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    before, after = card["pretrained"]["history"], card["history"]
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
+
+    def lines(axis: Any, history: list[dict[str, Any]], names: dict[str, str], best: int) -> None:
+        epochs = [entry["epoch"] for entry in history]
+        for style, (key, text) in zip(("-", "--"), names.items(), strict=False):
+            values = [float("nan") if entry[key] is None else entry[key] for entry in history]
+            axis.plot(epochs, values, style, label=text)
+        axis.axvline(best, color="0.6", linewidth=1, label=f"kept: epoch {best}")
+        axis.set_xlabel("epoch")
+        axis.legend(frameon=False, fontsize=8)
+
+    kept = int(card["pretrained"]["best_epoch"])
+    lines(axes[0], before, {"train_loss": "training", "held_out_loss": "participants kept aside"}, kept)
+    axes[0].set(title="Pretraining: loss on masked tokens", ylabel="loss (smooth L1, no unit)")
+    lines(
+        axes[1], before,
+        {"held_out_waveform_explained": "waveform", "held_out_spectrum_explained": "log spectrum"}, kept,
+    )
+    axes[1].axhline(0, color="0.3", linewidth=0.8)
+    axes[1].set(
+        title="Pretraining: variance explained,\nparticipants kept aside", ylabel="1 - error / variance"
+    )
+    best = int(card["best_epoch"])
+    lines(axes[2], after, {"train_loss": "training", "val_loss": "validation"}, best)
+    axes[2].set(title="Fine-tuning: loss", ylabel="cross-entropy (nats)")
+    lines(axes[3], after, {"val_f1": "F1", "val_auc": "AUC"}, best)
+    axes[3].set(
+        title=f"Fine-tuning: validation (n={card['metrics']['val']['n']})", ylim=(-0.05, 1.05),
+        ylabel="figure of merit",
+    )
+    title = card["name"] + (" - SIMULATED DATA" if card["data"]["simulated"] else "")
+    figure.suptitle(title, fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    picture = buffer.getvalue()
+    with atomic_write(file) as temporary:
+        temporary.write_bytes(picture)
+    return picture
+
+
+def write_report(
+    *, card: Path, predictions: Path, primary: Path, split: Path, page: Path, curves: Path
+) -> None:
+    """Write the page and the figure of one model; raises :class:`RemitError`."""
+    content = read_card(card)
+    people = pq.read_table(predictions).to_pylist()
+    frame = open_dataset(primary).frame()
+    split_content = json.loads(split.read_text(encoding="utf-8"))
+    if content["data"]["content_sha256"] != split_content["content_sha256"]:
+        raise RemitError(
+            f"{card}: was made from another dataset than {split}; expected the same; rebuild it."
+        )
+    picture = draw_curves(content, curves)
+    text = template("model_report.html.j2").render(
+        card=content,
+        figures=FIGURES,
+        warnings=warnings_of(content),
+        people=sorted(people, key=lambda row: (row["part"], -row["probability"])),
+        cohort={
+            "participants": int(frame["Participant"].nunique()),
+            "recordings": int(frame["recording"].nunique()),
+            "windows": len(frame),
+            "bad": int((~frame["good"]).sum()),
+        },
+        split=split_content,
+        curves=base64.b64encode(picture).decode("ascii"),
+    )
+    with atomic_write(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,250 @@
+"""MLflow, and the only module that imports it.
+
+Every number is written to files by the stage that makes it; MLflow gets a copy. So nothing here can
+stop or lose a training: whatever MLflow does wrong is said in one line, and the run goes on without
+it. Runs find each other by tags: a checkpoint's SHA-256 leads to the run that made it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from remit import naming
+from remit.config import Execution
+
+_PARAM_LENGTH = 500  # characters that MLflow keeps of a parameter's value
+# A server that is away must not hold a training up: MLflow would otherwise retry for minutes.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``{"pretraining.epochs": "40"}``."""
+    out: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{name}.")
+        else:
+            out[name] = str(value)[:_PARAM_LENGTH]
+    return out
+
+
+class Tracker:
+    """One MLflow run, or nothing: after the first failure it stays silent.
+
+    ``url`` is None where tracking is off or has failed.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        run_name: str,
+        tags: Mapping[str, str],
+        log: Callable[[str], None],
+    ) -> None:
+        self._log = log
+        self._client: Any = None
+        self._experiment_id = ""
+        self.run_id: str | None = None
+        if execution.mlflow:
+            self._attempt("start a run", lambda: self._start(execution, run_name, dict(tags)))
+
+    def _attempt(self, what: str, action: Callable[[], Any]) -> Any:
+        """Run an action of MLflow; on any failure say so in one line and stop tracking."""
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001 - MLflow's failures have no common type
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            self._log(
+                f"warning: MLflow could not {what} ({type(error).__name__}: {reason}); the numbers are "
+                "in the files; check execution.mlflow_uri"
+            )
+            self._client = None
+            return None
+
+    def _start(self, execution: Execution, run_name: str, tags: dict[str, str]) -> None:
+        for key, value in _PATIENCE.items():
+            os.environ.setdefault(key, value)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="mlflow")
+        import mlflow
+        from mlflow import MlflowClient
+
+        uri = execution.mlflow_uri
+        artifacts = None
+        if uri is None:
+            database = Path(naming.PATTERNS["mlflow_database"]).resolve()
+            database.parent.mkdir(parents=True, exist_ok=True)
+            uri = f"sqlite:///{database}"
+            artifacts = Path(naming.PATTERNS["mlflow_artifacts"]).resolve().as_uri()
+        mlflow.set_tracking_uri(uri)
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(execution.mlflow_experiment)
+        if experiment is None:
+            self._experiment_id = client.create_experiment(
+                execution.mlflow_experiment, artifact_location=artifacts
+            )
+        else:
+            self._experiment_id = experiment.experiment_id
+        run = client.create_run(
+            self._experiment_id, run_name=run_name, tags={**tags, "mlflow.source.name": "remit"}
+        )
+        self.run_id = run.info.run_id
+        self._client = client
+
+    @property
+    def active(self) -> bool:
+        return self._client is not None
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log settings, nested ones with dots in their names."""
+        if self._client is None:
+            return
+        from mlflow.entities import Param
+
+        entries = [Param(key, value) for key, value in flat(values).items()]
+        self._attempt(
+            "log settings", lambda: self._client.log_batch(self.run_id, params=entries)
+        )
+
+    def metrics(self, values: Mapping[str, float | int | None], step: int) -> None:
+        """Log the numbers of one step; None is left out."""
+        if self._client is None:
+            return
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entries = [
+            Metric(key, float(value), now, step) for key, value in values.items() if value is not None
+        ]
+        self._attempt(
+            "log metrics", lambda: self._client.log_batch(self.run_id, metrics=entries)
+        )
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        for key, value in values.items():
+            if self._client is not None:
+                self._attempt(
+                    "set a tag", lambda k=key, v=value: self._client.set_tag(self.run_id, k, v)
+                )
+
+    def dataset(
+        self, file: Path, metadata: Mapping[str, Any], context: str, tags: Mapping[str, str]
+    ) -> None:
+        """Log a primary dataset as an input of the run, under its name in MLflow."""
+        if self._client is None:
+            return
+
+        def action() -> None:
+            from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource  # noqa: F401
+            from mlflow.data.dataset_source_registry import resolve_dataset_source
+            from mlflow.data.meta_dataset import MetaDataset
+            from mlflow.entities import DatasetInput, InputTag
+
+            made = MetaDataset(
+                resolve_dataset_source(file.resolve().as_uri()),
+                name=naming.mlflow_dataset_name(str(metadata["dataset"]), int(metadata["windows"])),
+                digest=str(metadata["content_sha256"])[:32],
+            )
+            all_tags = {"mlflow.data.context": context, **tags}
+            self._client.log_inputs(
+                self.run_id,
+                datasets=[
+                    DatasetInput(
+                        made._to_mlflow_entity(), [InputTag(k, str(v)) for k, v in all_tags.items()]
+                    )
+                ],
+            )
+
+        self._attempt("log the dataset", action)
+
+    def artifacts(self, files: Sequence[Path]) -> None:
+        """Copy files into the run."""
+        for file in files:
+            if self._client is not None:
+                self._attempt(
+                    f"store {file.name}",
+                    lambda f=file: self._client.log_artifact(self.run_id, str(f)),
+                )
+
+    def find_run(self, tag: str, value: str) -> str | None:
+        """The newest run of the experiment with this tag, if there is one."""
+        if self._client is None:
+            return None
+
+        def action() -> str | None:
+            runs = self._client.search_runs(
+                [self._experiment_id], f"tags.`{tag}` = '{value}'", max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+            return runs[0].info.run_id if runs else None
+
+        found: str | None = self._attempt("search for a run", action)
+        return found
+
+    def register(
+        self, model: Any, example: Any, name: str, metadata: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> None:
+        """Log a PyTorch module as an exported program and register it under ``name``.
+
+        ``example`` is a float32 array [windows, channels, samples] with at least two windows. The
+        exported program holds the graph and the weights, so that loading it needs MLflow and
+        PyTorch but not this package.
+        """
+        if self._client is None:
+            return
+
+        def action() -> None:
+            import mlflow
+            import mlflow.pytorch
+            from mlflow.models import infer_signature
+
+            with mlflow.start_run(run_id=self.run_id):
+                info = mlflow.pytorch.log_model(
+                    model,
+                    name="model",
+                    input_example=example,
+                    signature=infer_signature(example, model(_tensor(example)).detach().numpy()),
+                    serialization_format="pt2",
+                    registered_model_name=name,
+                    metadata=dict(metadata),
+                    pip_requirements=[f"torch=={_public_version()}", "numpy"],
+                )
+            version = info.registered_model_version
+            for key, value in tags.items():
+                self._client.set_model_version_tag(name, str(version), key, str(value))
+
+        self._attempt(f"register the model {name}", action)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Close the run."""
+        if self._client is not None:
+            self._attempt(
+                "close the run", lambda: self._client.set_terminated(self.run_id, status)
+            )
+
+
+def _tensor(array: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def _public_version() -> str:
+    import torch
+
+    return torch.__version__.split("+")[0]

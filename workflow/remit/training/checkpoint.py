@@ -1,0 +1,117 @@
+"""Checkpoint files: tensors and plain values, written whole, loaded strictly, checked by value.
+
+A checkpoint is one .pt file that loads with ``weights_only=True``. It names its kind, its model, the
+settings that made it, the data and the participants it has seen. Loading one that does not fit the
+name or the configuration is an error that says which value differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import torch
+
+from remit.errors import RemitError
+from remit.files import atomic_write, write_json
+
+FORMAT = "remit-checkpoint"
+FORMAT_VERSION = 1
+Kind = Literal["pretrained", "finetuned"]
+
+_REQUIRED = ("name", "encoder", "channels", "positions", "state_dict", "settings", "data", "versions")
+
+
+def save(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
+    """Write a checkpoint under a temporary name, flush it, rename it."""
+    missing = [key for key in _REQUIRED if key not in payload]
+    if missing:
+        raise ValueError(f"checkpoint lacks {missing}")
+    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, **payload}
+    # Through an open file: given a path, torch writes the (temporary) name into the archive, and two
+    # equal checkpoints would differ in their bytes.
+    with atomic_write(file) as temporary, temporary.open("wb") as stream:
+        torch.save(whole, stream)
+
+
+def save_card(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
+    """Write everything of a checkpoint but its tensors as a readable .json."""
+    plain = {
+        key: value for key, value in payload.items() if key not in ("state_dict", "positions")
+    }
+    write_json(file, {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, **plain})
+
+
+def load(file: Path, kind: Kind) -> dict[str, Any]:
+    """Read a checkpoint of this kind onto the CPU; raises :class:`RemitError`."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RemitError(
+            f"{file}: not found; expected a {kind} checkpoint; build it with snakemake or check the path."
+        ) from None
+    except (RuntimeError, EOFError, OSError, BadZipFile, pickle.UnpicklingError, ValueError, KeyError,
+            TypeError, AttributeError, IndexError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise RemitError(
+            f"{file}: cannot be read as a checkpoint ({reason}); expected a whole {kind} checkpoint of "
+            "remit (tensors and plain values only); replace or rebuild it."
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RemitError(
+            f"{file}: holds no checkpoint of remit; expected format '{FORMAT}'; use one that "
+            "'snakemake results/pretrained/…' has made."
+        )
+    if content.get("format_version") != FORMAT_VERSION or content.get("kind") != kind:
+        raise RemitError(
+            f"{file}: is a {content.get('kind')} checkpoint of format version "
+            f"{content.get('format_version')}; expected {kind}, version {FORMAT_VERSION}; use another file."
+        )
+    missing = [key for key in _REQUIRED if key not in content]
+    if missing:
+        raise RemitError(f"{file}: lacks {', '.join(missing)}; expected a whole checkpoint; rebuild it.")
+    return content
+
+
+def check_equal(file: Path, what: str, found: Any, expected: Any, origin: str) -> None:
+    """Raise :class:`RemitError` naming the first value in which a checkpoint differs.
+
+    ``origin`` says where the expected value comes from: the file's name, the configuration, the data.
+    """
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        for key in sorted(set(found) | set(expected)):
+            check_equal(
+                file, f"{what}.{key}", found.get(key, "nothing"), expected.get(key, "nothing"), origin
+            )
+        return
+    if found != expected:
+        raise RemitError(
+            f"{file}: {what} is {found}; expected {expected} by {origin}; use a checkpoint that fits, "
+            "or change the setting."
+        )
+
+
+def load_weights(module: torch.nn.Module, state: Mapping[str, torch.Tensor], file: Path) -> None:
+    """``load_state_dict`` strictly, with a one-line error."""
+    try:
+        module.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise RemitError(
+            f"{file}: its tensors do not fit the model ({detail}); expected exactly the model's; "
+            "rebuild the checkpoint."
+        ) from None
+
+
+def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of a state's tensors, in order of name."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,538 @@
+"""Fine-tuning: a classifier of participants on a pretrained backbone.
+
+One example is one participant: the mean over all its tokens, through the head. With a frozen
+backbone every participant is embedded once and the head is trained on the stored embeddings, which
+gives the same numbers as embedding them again in every epoch. With a backbone that is trained too,
+each participant's sequences pass twice, in small groups, so that memory does not grow with the
+length of a recording: once for the embedding, once to carry its gradient back (Gao et al. 2021,
+arXiv 2101.06983). The test part is touched once, at the end.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.nn import functional as F
+
+from remit.config import Execution, Finetuning, Sequences, Settings
+from remit.dataset.sequences import TokenSequences, load_sequences
+from remit.dataset.splits import read_split
+from remit.dataset.windows import open_dataset, read_metadata
+from remit.errors import RemitError, some_of
+from remit.evaluation.metrics import participant_metrics, with_intervals
+from remit.files import atomic_write, sha256_of
+from remit.naming import ModelName
+from remit.nn.encoder import Encoder, pooled_sum
+from remit.nn.export import ParticipantClassifier
+from remit.nn.heads import ClassifierHead
+from remit.tracking import Tracker
+from remit.training import checkpoint
+from remit.training.data import build_encoder, encoder_settings, signal_of
+from remit.training.runtime import prepare, seed_all, versions
+from remit.training.state import TrainingState
+
+RESULT_VERSION = 1  # raise when a change here alters a fine-tuned model
+
+NUM_CLASSES = 2
+_SEQUENCES_AT_ONCE = 16  # of one participant; bounds memory, and fixes the order of summation
+
+# What a random draw is for; part of its seed.
+_INITIALISE, _ORDER, _DROPOUT, _BOOTSTRAP = range(10, 14)
+
+
+class FinetuneSettings(Settings):
+    """What the rule's command is given."""
+
+    result_version: str
+    model: dict[str, Any]
+    sequences: Sequences
+    finetuning: Finetuning
+
+
+class Participants:
+    """The participants of one part of the split: their sequences, labels and embeddings."""
+
+    def __init__(
+        self, encoder: Encoder, sequences: TokenSequences, device: torch.device, *, keep: bool
+    ) -> None:
+        unlabelled = [
+            name for name, label in zip(sequences.participants, sequences.labels, strict=True)
+            if label is None
+        ]
+        if unlabelled:
+            raise RemitError(
+                f"participant {some_of(unlabelled)} has no label; fine-tuning expected 0 or 1 for "
+                "everyone in train, val and test; label them in the cohort sheet, or set "
+                "split.unlabelled to 'pretraining'."
+            )
+        self.encoder = encoder
+        self.sequences = sequences
+        self.device = device
+        self.names = sequences.participants
+        self.labels_N = torch.tensor([int(label or 0) for label in sequences.labels], device=device)
+        self._keep = keep
+        self._kept_ND: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _sums(self, participant: int) -> list[tuple[np.ndarray, int]]:
+        """The groups of a participant's sequences and the number of tokens in all of them."""
+        indices = self.sequences.of_participant(participant)
+        channels = self.sequences.signal_WCL.shape[1]
+        count = sum(self.sequences.valid_steps(int(index)) for index in indices) * channels
+        return [
+            (indices[first : first + _SEQUENCES_AT_ONCE], count)
+            for first in range(0, len(indices), _SEQUENCES_AT_ONCE)
+        ]
+
+    def _part_D(self, group: np.ndarray, count: int) -> torch.Tensor:
+        """What one group of sequences adds to its participant's mean over tokens."""
+        samples_BKCS, valid_BK = self.sequences.batch(group, self.device)
+        tokens_BKCD = self.encoder(samples_BKCS, valid_BK=valid_BK)
+        sum_BD, _ = pooled_sum(tokens_BKCD, valid_BK)
+        return sum_BD.sum(dim=0) / count
+
+    def _embed_D(self, participant: int) -> torch.Tensor:
+        with torch.no_grad():
+            parts = [self._part_D(group, count) for group, count in self._sums(participant)]
+            return torch.stack(parts).sum(dim=0)
+
+    def embeddings(self, chosen: Sequence[int]) -> torch.Tensor:
+        """[chosen, D]; without gradient. Kept after the first call where the backbone is frozen."""
+        if not self._keep:
+            return torch.stack([self._embed_D(index) for index in chosen])
+        if self._kept_ND is None:
+            self._kept_ND = torch.stack([self._embed_D(index) for index in range(len(self))])
+        return self._kept_ND[list(chosen)]
+
+    def backward(self, chosen: Sequence[int], gradient_ND: torch.Tensor) -> None:
+        """Carry the gradient of the embeddings into the encoder's parameters."""
+        for row, participant in enumerate(chosen):
+            for group, count in self._sums(participant):
+                torch.autograd.backward(self._part_D(group, count), gradient_ND[row])
+
+
+def _class_weights(labels_N: torch.Tensor, kind: str) -> torch.Tensor:
+    counts = torch.bincount(labels_N, minlength=NUM_CLASSES).to(torch.float32)
+    if kind == "none":
+        return torch.ones(NUM_CLASSES, device=labels_N.device)
+    return counts.sum() / (NUM_CLASSES * counts)
+
+
+def _step(
+    people: Participants,
+    head: ClassifierHead,
+    batches: Sequence[Sequence[int]],
+    weights: torch.Tensor,
+    *,
+    train_backbone: bool,
+) -> float:
+    """Accumulate the gradient of one optimiser step; returns the weighted mean loss.
+
+    Several small batches give the gradient of one large batch: each example counts by its class
+    weight over the weight of all examples of the step.
+    """
+    everyone = [index for batch in batches for index in batch]
+    whole = weights[people.labels_N[everyone]].sum()
+    total = 0.0
+    for batch in batches:
+        embedded_ND = people.embeddings(batch).clone().requires_grad_(train_backbone)
+        labels_N = people.labels_N[list(batch)]
+        loss = F.cross_entropy(head(embedded_ND), labels_N, weights, reduction="sum") / whole
+        loss.backward()
+        if train_backbone:
+            if embedded_ND.grad is None:
+                raise RuntimeError("no gradient reached the embeddings")
+            people.backward(batch, embedded_ND.grad)
+        total += float(loss.detach())
+    return total
+
+
+def _predict(people: Participants, head: ClassifierHead) -> np.ndarray:
+    """The probability of class 1 for every participant."""
+    head.eval()
+    with torch.no_grad():
+        logits = head(people.embeddings(range(len(people))))
+        probabilities: np.ndarray = torch.softmax(logits.double(), dim=1)[:, 1].cpu().numpy()
+    return probabilities
+
+
+def _cross_entropy(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
+    chosen = np.where(labels == 1, probabilities, 1 - probabilities)
+    w = weights[labels]
+    return float(-(w * np.log(np.maximum(chosen, 1e-300))).sum() / w.sum())
+
+
+def load_backbone(
+    file: Path, name: ModelName, settings: FinetuneSettings, primary: Path
+) -> tuple[dict[str, Any], Encoder, torch.Tensor]:
+    """Load a pretrained backbone strictly, checked against name, configuration and data."""
+    content = checkpoint.load(file, "pretrained")
+    metadata = read_metadata(primary)
+    samples = round(settings.sequences.token_seconds * float(metadata["sampling_rate"]))
+    checkpoint.check_equal(file, "name", content["name"], str(name), "the file's name")
+    checkpoint.check_equal(file, "d_model", content["encoder"]["d_model"], name.d_model, "the name")
+    checkpoint.check_equal(
+        file, "num_layers", content["encoder"]["num_layers"], name.num_layers, "the name"
+    )
+    checkpoint.check_equal(
+        file, "channels", list(content["channels"]), list(metadata["channels"]), "the primary dataset"
+    )
+    expected = encoder_settings(settings.model, samples)
+    checkpoint.check_equal(
+        file, "encoder", content["encoder"], expected.to_dict(), "name and configuration"
+    )
+    checkpoint.check_equal(
+        file, "sequences", content["settings"]["sequences"],
+        settings.sequences.model_dump(mode="json"), "the configuration",
+    )
+    checkpoint.check_equal(
+        file, "signal", content["data"]["signal"], signal_of(primary), "the primary dataset"
+    )
+    encoder, positions_C3 = build_encoder(expected, metadata["channels"])
+    checkpoint.load_weights(encoder, content["state_dict"], file)
+    return content, encoder, positions_C3
+
+
+def _seen_in_pretraining(content: dict[str, Any], cohort: str, people: Sequence[str]) -> list[str]:
+    """Participants of this cohort that the backbone has seen, by what its checkpoint says."""
+    seen = {name for part in content["data"]["participants_seen"].values() for name in part}
+    return [name for name in people if f"{cohort}/{name}" in seen]
+
+
+def finetune(
+    *,
+    name: ModelName,
+    settings: FinetuneSettings,
+    backbone: Path,
+    primary: Path,
+    split_file: Path,
+    output: Path,
+    predictions: Path,
+    threads: int,
+    execution: Execution,
+    log: Callable[[str], None],
+) -> None:
+    """Train the classifier; write the best epoch's checkpoint, its .json and the predictions.
+
+    Raises :class:`RemitError` when backbone, data, split and settings do not fit together.
+    """
+    options = settings.finetuning
+    device = prepare(execution.device, threads)
+    metadata = read_metadata(primary)
+    split = read_split(split_file)
+    split.check_against(open_dataset(primary).participants())
+    content, encoder, positions_C3 = load_backbone(backbone, name, settings, primary)
+    encoder.to(device).eval()
+    frozen = options.freeze_backbone
+    encoder.requires_grad_(not frozen)
+
+    def part(which: str) -> Participants:
+        sequences = load_sequences(primary, split.part(which), settings.sequences)
+        return Participants(encoder, sequences, device, keep=frozen)
+
+    train, val = part("train"), part("val")
+    held_out = [*split.part("val"), *split.part("test")]
+    overlap = _seen_in_pretraining(content, str(metadata["cohort"]), held_out)
+    if overlap and not content["data"]["transductive"]:
+        raise RemitError(
+            f"{backbone}: participant {some_of(overlap)} of validation or test was seen in pretraining; "
+            "expected a backbone that has not seen them; pretrain again with this split, or set "
+            "pretraining.transductive."
+        )
+    log(
+        f"fine-tune {name}: {len(train)} training and {len(val)} validation participants, backbone "
+        f"{'frozen' if frozen else 'trained'}; device {device}"
+        + ("; SIMULATED data" if metadata["simulated"] else "")
+    )
+    seed_all(options.seed, _INITIALISE)
+    head = ClassifierHead(encoder.settings.d_model, NUM_CLASSES, options.dropout).to(device)
+    data = {
+        "dataset": metadata["dataset"],
+        "cohort": metadata["cohort"],
+        "simulated": metadata["simulated"],
+        "content_sha256": metadata["content_sha256"],
+        "split_sha256": sha256_of(split_file),
+        "signal": signal_of(primary),
+        "participants": {which: split.part(which) for which in ("train", "val", "test")},
+    }
+    pretrained = {
+        "fingerprint": checkpoint.fingerprint(content["state_dict"]),
+        "data": content["data"],
+        "best_epoch": content["best_epoch"],
+        "history": content["history"],
+        "settings": content["settings"],
+        "seen_of_held_out": overlap,
+    }
+    all_settings = settings.model_dump(mode="json")
+    tracker = _track(execution, name, metadata, pretrained, all_settings, primary, log)
+    state = TrainingState(
+        output,
+        {"name": str(name), "settings": all_settings, "data": data, "from": pretrained["fingerprint"]},
+        log,
+    )
+    best, history = _fit(encoder, head, train, val, options, state, tracker, log)
+    head.load_state_dict(best["head"], strict=True)
+    if not frozen:
+        encoder.load_state_dict(best["encoder"], strict=True)
+    test = part("test")
+    frame: list[dict[str, Any]] = []
+    results: dict[str, Any] = {}
+    for which, people in (("train", train), ("val", val), ("test", test)):
+        probabilities = _predict(people, head)
+        labels = people.labels_N.cpu().numpy()
+        results[which] = with_intervals(
+            labels.tolist(), probabilities.tolist(), seed=options.seed + _BOOTSTRAP
+        )
+        results[which]["prevalence"] = float(labels.mean())
+        for row, person in enumerate(people.names):
+            frame.append(
+                {
+                    "Participant": person, "part": which, "Remission": int(labels[row]),
+                    "probability": float(probabilities[row]),
+                    "windows_used": people.sequences.windows_used[row],
+                    "windows_bad": people.sequences.windows_bad[row],
+                }
+            )
+    payload = {
+        "name": name.finetuned,
+        "encoder": encoder.settings.to_dict(),
+        "channels": list(metadata["channels"]),
+        "positions": positions_C3,
+        "settings": all_settings,
+        "data": data,
+        "pretrained": pretrained,
+        "versions": versions(),
+        "backend": "torch",
+        "device": device.type,
+        "history": history,
+        "best_epoch": best["epoch"],
+        "metrics": results,
+        "state_dict": {
+            **{f"encoder.{key}": value.detach().cpu() for key, value in encoder.state_dict().items()},
+            **{f"head.{key}": value.detach().cpu() for key, value in head.state_dict().items()},
+        },
+    }
+    _write_predictions(predictions, frame, name, metadata)
+    card = output.with_suffix(".json")
+    checkpoint.save_card(card, "finetuned", payload)
+    checkpoint.save(output, "finetuned", payload)
+    state.remove()
+    _log_result(tracker, name, encoder, head, payload, primary, settings, [card, predictions])
+    summary = results["test"]
+    log(
+        f"fine-tune {name}: best epoch {best['epoch']}; test (n={summary['n']}): accuracy "
+        f"{_shown(summary['accuracy'])}, AUC {_shown(summary['auc'])}; wrote {output}"
+    )
+
+
+def _shown(figure: dict[str, Any]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+def _fit(
+    encoder: Encoder,
+    head: ClassifierHead,
+    train: Participants,
+    val: Participants,
+    options: Finetuning,
+    state: TrainingState,
+    tracker: Tracker,
+    log: Callable[[str], None],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The loop; returns the best epoch (by validation F1, ties by loss) and the numbers of each."""
+    groups = [{"params": list(head.parameters()), "lr": options.learning_rate}]
+    train_backbone = not options.freeze_backbone
+    if train_backbone:
+        groups.append({"params": list(encoder.parameters()), "lr": options.backbone_learning_rate})
+    optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=options.epochs)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    weights = _class_weights(train.labels_N, options.class_weights)
+    history: list[dict[str, Any]] = []
+    best: dict[str, Any] = {"epoch": 0, "f1": -1.0, "loss": math.inf}
+    saved = state.load()
+    if saved:
+        head.load_state_dict(saved["head"], strict=True)
+        encoder.load_state_dict(saved["encoder"], strict=True)
+        optimiser.load_state_dict(saved["optimiser"])
+        schedule.load_state_dict(saved["schedule"])
+        history, best = saved["history"], saved["best"]
+        for entry in history:
+            tracker.metrics(entry, int(entry["epoch"]))
+    for epoch in range(len(history) + 1, options.epochs + 1):
+        began = time.perf_counter()
+        seed_all(options.seed, _DROPOUT, epoch)
+        head.train()
+        order = np.random.default_rng([options.seed, _ORDER, epoch]).permutation(len(train)).tolist()
+        size = options.batch_size
+        batches = [order[first : first + size] for first in range(0, len(order), size)]
+        losses = []
+        for first in range(0, len(batches), options.gradient_accumulation):
+            optimiser.zero_grad(set_to_none=True)
+            losses.append(
+                _step(
+                    train, head, batches[first : first + options.gradient_accumulation], weights,
+                    train_backbone=train_backbone,
+                )
+            )
+            norm = torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
+            if not torch.isfinite(norm):
+                raise RemitError(
+                    f"fine-tuning: the gradient is not finite in epoch {epoch}; expected numbers; "
+                    "lower finetuning.learning_rate or look for extreme values in the data."
+                )
+            optimiser.step()
+        schedule.step()
+        probabilities = _predict(val, head)
+        labels = val.labels_N.cpu().numpy()
+        figures = participant_metrics(labels.tolist(), probabilities.tolist())
+        entry = {
+            "epoch": epoch,
+            "train_loss": float(np.mean(losses)),
+            "val_loss": _cross_entropy(labels, probabilities, weights.cpu().numpy()),
+            **{f"val_{key}": value for key, value in figures.items() if not key.startswith("n")},
+        }
+        history.append(entry)
+        if (entry["val_f1"], -entry["val_loss"]) > (best["f1"], -best["loss"]):
+            best = {
+                "epoch": epoch, "f1": entry["val_f1"], "loss": entry["val_loss"],
+                "head": {k: v.detach().cpu().clone() for k, v in head.state_dict().items()},
+            }
+            if train_backbone:
+                best["encoder"] = {
+                    k: v.detach().cpu().clone() for k, v in encoder.state_dict().items()
+                }
+        tracker.metrics(entry, epoch)
+        if train_backbone or epoch == options.epochs or epoch % 10 == 0:
+            state.save(
+                epoch,
+                {
+                    "head": head.state_dict(), "encoder": encoder.state_dict(),
+                    "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
+                    "history": history, "best": best,
+                },
+            )
+        auc = "undefined" if entry["val_auc"] is None else f"{entry['val_auc']:.3f}"
+        log(
+            f"epoch {epoch}/{options.epochs} train {entry['train_loss']:.4f} val "
+            f"{entry['val_loss']:.4f} accuracy {entry['val_accuracy']:.3f} F1 {entry['val_f1']:.3f} "
+            f"AUC {auc} ({time.perf_counter() - began:.2f} s)"
+        )
+    return best, history
+
+
+def _write_predictions(
+    file: Path, rows: list[dict[str, Any]], name: ModelName, metadata: dict[str, Any]
+) -> None:
+    schema = pa.schema(
+        [
+            ("Participant", pa.string()), ("part", pa.string()), ("Remission", pa.int8()),
+            ("probability", pa.float64()), ("windows_used", pa.int32()), ("windows_bad", pa.int32()),
+        ],
+        metadata={
+            "model": name.finetuned, "cohort": str(metadata["cohort"]),
+            "simulated": str(metadata["simulated"]).lower(),
+            "content_sha256": str(metadata["content_sha256"]),
+        },
+    )
+    ordered = sorted(rows, key=lambda row: str(row["Participant"]))
+    with atomic_write(file) as temporary:
+        pq.write_table(pa.Table.from_pylist(ordered, schema=schema), temporary)
+
+
+def _track(
+    execution: Execution,
+    name: ModelName,
+    metadata: dict[str, Any],
+    pretrained: dict[str, Any],
+    settings: dict[str, Any],
+    primary: Path,
+    log: Callable[[str], None],
+) -> Tracker:
+    tracker = Tracker(
+        execution, name.finetuned,
+        {
+            "remit.stage": "fine-tuning", "remit.model": name.finetuned,
+            "remit.dataset": str(metadata["dataset"]),
+            "remit.content_sha256": str(metadata["content_sha256"]),
+            "remit.simulated": str(metadata["simulated"]).lower(),
+            "remit.transductive": str(pretrained["data"]["transductive"]).lower(),
+            "remit.pretrained_sha256": pretrained["fingerprint"],
+        },
+        log,
+    )
+    parent = tracker.find_run("remit.checkpoint_sha256", pretrained["fingerprint"])
+    if parent:
+        tracker.tags({"remit.pretraining_run_id": parent})
+    built = tracker.find_run("remit.primary_content_sha256", str(metadata["content_sha256"]))
+    if built:
+        tracker.tags({"remit.dataset_run_id": built})
+    tracker.params({"name": name.finetuned, **settings, "pretraining": pretrained["settings"]})
+    tracker.dataset(primary, metadata, "fine-tuning", {"remit.cohort": str(metadata["cohort"])})
+    return tracker
+
+
+def _log_result(
+    tracker: Tracker,
+    name: ModelName,
+    encoder: Encoder,
+    head: ClassifierHead,
+    payload: dict[str, Any],
+    primary: Path,
+    settings: FinetuneSettings,
+    files: list[Path],
+) -> None:
+    """Copy the result to MLflow: figures, files, and the model as an exported program."""
+    if not tracker.active:
+        tracker.finish()
+        return
+    results = payload["metrics"]
+    tracker.metrics(
+        {
+            f"{which}_{key}": figure["value"]
+            for which in ("val", "test")
+            for key, figure in results[which].items()
+            if isinstance(figure, dict)
+        },
+        int(payload["best_epoch"]),
+    )
+    tracker.tags({"remit.checkpoint_sha256": checkpoint.fingerprint(payload["state_dict"])})
+    tracker.artifacts(files)
+    tracker.register(
+        ParticipantClassifier(
+            encoder.cpu(), head.cpu(), context_windows=settings.sequences.context_windows
+        ).eval(),
+        _example(primary, payload["data"]["participants"]["train"][0]),
+        name.finetuned,
+        {
+            "simulated": payload["data"]["simulated"], "channels": payload["channels"],
+            "input": "float32 microvolt [windows, channels, samples] of one recording, in time order",
+            "output": "logits [1, 2]; softmax gives the probability of remission in column 1",
+        },
+        {
+            "simulated": str(payload["data"]["simulated"]).lower(),
+            "content_sha256": str(payload["data"]["content_sha256"]),
+            "pretrained_sha256": payload["pretrained"]["fingerprint"],
+        },
+    )
+    tracker.finish()
+
+
+def _example(primary: Path, participant: str) -> np.ndarray:
+    """Some windows of one participant [W, C, L], as an example of the model's input."""
+    signal_WCL: np.ndarray = open_dataset(primary).signal_WCS([participant])[:4]
+    if len(signal_WCL) < 2:
+        signal_WCL = np.repeat(signal_WCL, 2, axis=0)
+    return np.ascontiguousarray(signal_WCL, dtype=np.float32)

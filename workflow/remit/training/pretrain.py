@@ -1,0 +1,443 @@
+"""Pretraining: masked reconstruction on the split's training participants.
+
+Validation and test participants never enter, unless the settings say transductive. A part of the
+training participants is kept aside to decide when to stop. Every mask is drawn from the seed, the
+epoch and the sequence, so results do not depend on batches, workers or devices. Knows files and
+settings; the model itself is in nn.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from remit.config import Execution, Pretraining, Sequences, Settings
+from remit.dataset.sequences import TokenSequences, load_sequences
+from remit.dataset.splits import ParticipantSplit, read_split
+from remit.dataset.windows import open_dataset, read_metadata
+from remit.errors import RemitError, some_of
+from remit.naming import MASKING_STYLES, ModelName
+from remit.nn.encoder import Encoder
+from remit.nn.heads import LogSpectrum, ReconstructionHead, reconstruction_loss
+from remit.nn.masking import Corruption, draw_corruption, sequence_mask
+from remit.training import checkpoint
+from remit.training.data import build_encoder, encoder_settings, signal_of, sources_of
+from remit.training.runtime import prepare, seed_all, versions
+from remit.training.state import TrainingState
+from remit.tracking import Tracker
+
+RESULT_VERSION = 1  # raise when a change here alters a pretrained backbone
+
+# What a random draw is for; part of its seed, so that no two purposes share numbers.
+_INITIALISE, _ORDER, _MASK, _KEEP_ASIDE, _HELD_OUT_MASK = range(5)
+
+
+class PretrainSettings(Settings):
+    """What the rule's command is given."""
+
+    result_version: str
+    model: dict[str, Any]
+    sequences: Sequences
+    pretraining: Pretraining
+
+
+def keep_aside(participants: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    """Divide training participants into those that train and those that decide when to stop."""
+    ordered = sorted(participants)
+    count = max(1, round(len(ordered) * fraction))
+    if len(ordered) - count < 1:
+        raise RemitError(
+            f"pretraining has {len(ordered)} participants; expected at least 2, one of them to decide "
+            "when to stop; add participants or pretraining.extra_cohorts."
+        )
+    rng = np.random.default_rng([seed, _KEEP_ASIDE])
+    aside = {ordered[index] for index in rng.permutation(len(ordered))[:count]}
+    return [name for name in ordered if name not in aside], sorted(aside)
+
+
+def _refuse_overlap(primary: Path, corpora: Sequence[Path], held_out: set[str]) -> None:
+    """A recording of a held-out participant must not come back through another cohort."""
+    frame = open_dataset(primary).frame()
+    recordings = frame.loc[frame["Participant"].isin(held_out), "recording"].unique()
+    primary_sources = sources_of(primary)
+    hidden = {primary_sources[str(name)]: str(name) for name in recordings}
+    for corpus in corpora:
+        for recording, digest in sources_of(corpus).items():
+            if digest in hidden:
+                raise RemitError(
+                    f"{corpus}: recording '{recording}' is the same file as '{hidden[digest]}' of a "
+                    "held-out participant; expected corpora free of them; take it out of the extra "
+                    "cohort, or set pretraining.transductive."
+                )
+
+
+def _join(parts: Sequence[TokenSequences], cohorts: Sequence[str]) -> TokenSequences:
+    """Several datasets' sequences as one; participants get their cohort's name in front."""
+    window_shift = np.cumsum([0, *(len(part.signal_WCL) for part in parts)])
+    people_shift = np.cumsum([0, *(len(part.participants) for part in parts)])
+    return TokenSequences(
+        participants=tuple(
+            f"{cohort}/{name}" for part, cohort in zip(parts, cohorts, strict=True)
+            for name in part.participants
+        ),
+        labels=tuple(None for part in parts for _ in part.participants),
+        signal_WCL=torch.cat([part.signal_WCL for part in parts]),
+        windows_NV=np.concatenate(
+            [
+                np.where(part.windows_NV >= 0, part.windows_NV + shift, -1)
+                for part, shift in zip(parts, window_shift, strict=False)
+            ]
+        ),
+        participant_N=np.concatenate(
+            [part.participant_N + shift for part, shift in zip(parts, people_shift, strict=False)]
+        ),
+        samples_per_token=parts[0].samples_per_token,
+        windows_used=tuple(count for part in parts for count in part.windows_used),
+        windows_bad=tuple(count for part in parts for count in part.windows_bad),
+    )
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """A batch with its masks; see `nn.masking` for what they mean."""
+
+    samples_BKCS: torch.Tensor
+    valid_BK: torch.Tensor
+    masked_BKC: torch.Tensor
+    token_BKC: torch.Tensor
+    source_BKC: torch.Tensor
+
+
+class Reconstruction(torch.nn.Module):
+    """Encoder and reconstruction head with the targets and the loss of the settings."""
+
+    def __init__(
+        self, encoder: Encoder, settings: Pretraining, name: ModelName, sampling_rate: float
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.settings = settings
+        self.name = name
+        low, high = settings.spectrum_hz
+        samples = encoder.settings.samples_per_token
+        self.spectrum = LogSpectrum(samples, sampling_rate, low, high)
+        self.head = ReconstructionHead(encoder.settings.d_model, samples, self.spectrum.num_frequencies)
+        step_seconds = samples / sampling_rate
+        low_s, high_s = settings.block_seconds
+        self.block_steps = (max(1, round(low_s / step_seconds)), max(1, round(high_s / step_seconds)))
+        self.corruption = Corruption(*MASKING_STYLES[name.masking_style])
+
+    def masked_batch(
+        self, sequences: TokenSequences, indices: np.ndarray, seed: Sequence[int], device: torch.device
+    ) -> MaskedBatch:
+        """Draw the masks of some sequences; each from ``seed`` and its own index only."""
+        samples_BKCS, valid_BK = sequences.batch(indices, device)
+        K, C = samples_BKCS.shape[1:3]
+        masked, token, source = [], [], []
+        for index in indices:
+            rng = np.random.default_rng([*seed, int(index)])
+            mask_KC = sequence_mask(
+                sequences.valid_steps(int(index)), K, C, self.name.mask_ratio,
+                block_steps=self.block_steps, rng=rng,
+                single_channel_fraction=self.settings.single_channel_fraction,
+            )
+            token_KC, source_KC = draw_corruption(
+                mask_KC, self.corruption, rng, valid_steps=sequences.valid_steps(int(index))
+            )
+            masked.append(mask_KC)
+            token.append(token_KC)
+            source.append(source_KC)
+        stacked = (torch.from_numpy(np.stack(part)).to(device) for part in (masked, token, source))
+        return MaskedBatch(samples_BKCS, valid_BK, *stacked)
+
+    def forward(self, batch: MaskedBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss on masked tokens and its parts."""
+        tokens_BKCD = self.encoder(
+            batch.samples_BKCS, valid_BK=batch.valid_BK, masked_BKC=batch.token_BKC,
+            source_BKC=batch.source_BKC,
+        )
+        waveform, spectrum = self.head(tokens_BKCD)
+        true_spectrum = self.spectrum(batch.samples_BKCS)
+        loss, parts = reconstruction_loss(
+            waveform, batch.samples_BKCS, spectrum, true_spectrum, batch.masked_BKC,
+            waveform_weight=self.settings.waveform_weight,
+            spectrum_weight=self.settings.spectrum_weight,
+        )
+        if not self.training:
+            parts = parts | _explained(
+                waveform[batch.masked_BKC], batch.samples_BKCS[batch.masked_BKC], "waveform"
+            ) | _explained(spectrum[batch.masked_BKC], true_spectrum[batch.masked_BKC], "spectrum")
+        return loss, parts
+
+
+def _explained(predicted: torch.Tensor, true: torch.Tensor, what: str) -> dict[str, torch.Tensor]:
+    """Sums from which the explained fraction of the masked tokens' variance is made."""
+    return {
+        f"{what}_residual": (true - predicted).square().sum(),
+        f"{what}_total": true.square().sum(),
+    }
+
+
+def learning_rate(step: int, total: int, settings: Pretraining) -> float:
+    """Linear warm-up, then a cosine to zero; ``step`` counts from 0."""
+    warmup = max(1, math.ceil(settings.warmup_fraction * total))
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay matrices only: not biases, norms, the mask token or Mamba's own scalars."""
+    decayed, plain = [], []
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            continue
+        exempt = parameter.ndim < 2 or getattr(parameter, "_no_weight_decay", False)
+        (plain if exempt else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+
+
+def _evaluate(
+    model: Reconstruction, sequences: TokenSequences, seed: int, batch_size: int, device: torch.device
+) -> dict[str, float]:
+    """Loss and explained variance on participants kept aside; the same masks at every epoch."""
+    model.eval()
+    sums: dict[str, float] = {}
+    masked_total = 0
+    with torch.no_grad():
+        for first in range(0, len(sequences), batch_size):
+            indices = np.arange(first, min(first + batch_size, len(sequences)))
+            batch = model.masked_batch(sequences, indices, (seed, _HELD_OUT_MASK), device)
+            loss, parts = model(batch)
+            count = int(batch.masked_BKC.sum())
+            masked_total += count
+            for key, value in {"loss": loss, **parts}.items():
+                weight = 1 if key.endswith(("_residual", "_total")) else count
+                sums[key] = sums.get(key, 0.0) + float(value) * weight
+    out = {
+        f"held_out_{key}": value / masked_total
+        for key, value in sums.items()
+        if not key.endswith(("_residual", "_total"))
+    }
+    for what in ("waveform", "spectrum"):
+        out[f"held_out_{what}_explained"] = 1 - sums[f"{what}_residual"] / sums[f"{what}_total"]
+    return out
+
+
+def pretrain(
+    *,
+    name: ModelName,
+    settings: PretrainSettings,
+    primary: Path,
+    split_file: Path,
+    corpora: Sequence[Path],
+    output: Path,
+    threads: int,
+    execution: Execution,
+    log: Callable[[str], None],
+) -> None:
+    """Pretrain a backbone and write its checkpoint and, beside it, a readable .json.
+
+    Raises :class:`RemitError` when data, split and settings do not fit together.
+    """
+    options = settings.pretraining
+    device = prepare(execution.device, threads)
+    metadata = read_metadata(primary)
+    split = read_split(split_file)
+    split.check_against(open_dataset(primary).participants())
+    training, aside = _participants(split, options)
+    held_out = {*split.part("train"), *split.part("val"), *split.part("test")} - {*training, *aside}
+    _refuse_overlap(primary, corpora, held_out)
+    for corpus in corpora:
+        checkpoint.check_equal(
+            corpus, "signal", signal_of(corpus), signal_of(primary), "the primary dataset"
+        )
+    parts = [load_sequences(primary, training, settings.sequences)]
+    cohorts = [str(metadata["cohort"])]
+    for corpus in corpora:
+        parts.append(load_sequences(corpus, open_dataset(corpus).participants(), settings.sequences))
+        cohorts.append(str(read_metadata(corpus)["cohort"]))
+    train = _join(parts, cohorts)
+    stop = _join([load_sequences(primary, aside, settings.sequences)], cohorts[:1])
+    log(
+        f"pretrain {name}: {len(train.participants)} participants, {len(train)} sequences of "
+        f"{train.num_steps} x {train.signal_WCL.shape[1]} tokens; {len(stop.participants)} participants "
+        f"kept aside; {len(held_out)} never seen; device {device}"
+        + ("; SIMULATED data" if metadata["simulated"] else "")
+        + ("; TRANSDUCTIVE" if options.transductive else "")
+    )
+    seed_all(options.seed, _INITIALISE)
+    encoder, positions_C3 = build_encoder(
+        encoder_settings(settings.model, train.samples_per_token), metadata["channels"]
+    )
+    model = Reconstruction(encoder, options, name, float(metadata["sampling_rate"]))
+    model.spectrum.fit(train.tokens_NS())
+    model.to(device)
+    data = {
+        "dataset": metadata["dataset"],
+        "cohort": metadata["cohort"],
+        "simulated": metadata["simulated"],
+        "content_sha256": metadata["content_sha256"],
+        "signal": signal_of(primary),
+        "corpora": {
+            cohort: read_metadata(corpus)["content_sha256"]
+            for cohort, corpus in zip(cohorts[1:], corpora, strict=True)
+        },
+        "participants_seen": {
+            "training": list(train.participants),
+            "early_stopping": list(stop.participants),
+        },
+        "transductive": options.transductive,
+    }
+    all_settings = settings.model_dump(mode="json")
+    tracker = Tracker(
+        execution, str(name),
+        {
+            "remit.stage": "pretraining", "remit.model": str(name),
+            "remit.dataset": str(metadata["dataset"]),
+            "remit.content_sha256": str(metadata["content_sha256"]),
+            "remit.simulated": str(metadata["simulated"]).lower(),
+            "remit.transductive": str(options.transductive).lower(),
+        },
+        log,
+    )
+    tracker.params({"name": str(name), **all_settings})
+    tracker.dataset(primary, metadata, "pretraining", {"remit.cohort": str(metadata["cohort"])})
+    state = TrainingState(output, {"name": str(name), "settings": all_settings, "data": data}, log)
+    best, history = _fit(model, train, stop, options, device, state, tracker, log)
+    payload = {
+        "name": str(name),
+        "encoder": encoder.settings.to_dict(),
+        "channels": list(metadata["channels"]),
+        "positions": positions_C3,
+        "settings": all_settings,
+        "data": data,
+        "versions": versions(),
+        "backend": "torch",
+        "device": device.type,
+        "history": history,
+        "best_epoch": best["epoch"],
+        "state_dict": best["encoder"],
+        "decoder_state_dict": best["decoder"],
+    }
+    card = output.with_suffix(".json")
+    checkpoint.save_card(
+        card, "pretrained", {k: v for k, v in payload.items() if k != "decoder_state_dict"}
+    )
+    checkpoint.save(output, "pretrained", payload)
+    state.remove()
+    tracker.tags({"remit.checkpoint_sha256": checkpoint.fingerprint(best["encoder"])})
+    tracker.artifacts([card])
+    tracker.finish()
+    log(f"pretrain {name}: best epoch {best['epoch']}, wrote {output}")
+
+
+def _participants(split: ParticipantSplit, options: Pretraining) -> tuple[list[str], list[str]]:
+    """Who trains and who decides when to stop."""
+    allowed = [*split.part("train"), *split.part("pretraining_only")]
+    if options.transductive:
+        allowed += [*split.part("val"), *split.part("test")]
+    if not allowed:
+        raise RemitError(f"the split has no training participants; found {some_of(allowed)}.")
+    return keep_aside(allowed, options.early_stopping_fraction, options.seed)
+
+
+def _fit(
+    model: Reconstruction,
+    train: TokenSequences,
+    stop: TokenSequences,
+    options: Pretraining,
+    device: torch.device,
+    state: TrainingState,
+    tracker: Tracker,
+    log: Callable[[str], None],
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """The loop; returns the best epoch's weights and the numbers of every epoch."""
+    optimiser = torch.optim.AdamW(parameter_groups(model, options.weight_decay))
+    batches = math.ceil(len(train) / options.batch_size)
+    total = batches * options.epochs
+    history: list[dict[str, float]] = []
+    best: dict[str, Any] = {"epoch": 0, "loss": math.inf}
+    saved = state.load()
+    if saved:
+        model.load_state_dict(saved["model"], strict=True)
+        optimiser.load_state_dict(saved["optimiser"])
+        history, best = saved["history"], saved["best"]
+        for entry in history:
+            tracker.metrics(entry, int(entry["epoch"]))
+    for epoch in range(len(history) + 1, options.epochs + 1):
+        if epoch - 1 - best["epoch"] >= options.patience:
+            log(f"no improvement for {options.patience} epochs; stopping after epoch {epoch - 1}")
+            break
+        began = time.perf_counter()
+        model.train()
+        order = np.random.default_rng([options.seed, _ORDER, epoch]).permutation(len(train))
+        loss_sum = torch.zeros((), device=device)
+        for number in range(batches):
+            indices = order[number * options.batch_size : (number + 1) * options.batch_size]
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate((epoch - 1) * batches + number, total, options)
+            batch = model.masked_batch(train, indices, (options.seed, _MASK, epoch), device)
+            loss, _ = model(batch)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
+            if not torch.isfinite(norm):
+                raise RemitError(
+                    f"pretraining: the gradient is not finite in epoch {epoch}; expected numbers; lower "
+                    "pretraining.learning_rate or look for extreme values in the data."
+                )
+            optimiser.step()
+            loss_sum += loss.detach() * len(indices)
+        entry = {
+            "epoch": epoch,
+            "train_loss": float(loss_sum) / len(train),
+            **_evaluate(model, stop, options.seed, options.batch_size, device),
+        }
+        history.append(entry)
+        if entry["held_out_loss"] < best["loss"]:
+            best = {
+                "epoch": epoch,
+                "loss": entry["held_out_loss"],
+                "encoder": _cpu_copy(model.encoder),
+                "decoder": _cpu_copy(model.head) | {
+                    f"spectrum.{key}": value for key, value in _cpu_copy(model.spectrum).items()
+                },
+            }
+        tracker.metrics(entry, epoch)
+        state.save(
+            epoch,
+            {
+                "model": model.state_dict(), "optimiser": optimiser.state_dict(),
+                "history": history, "best": best,
+            },
+        )
+        log(
+            f"epoch {epoch}/{options.epochs} train {entry['train_loss']:.4f} "
+            f"held-out {entry['held_out_loss']:.4f} "
+            f"explained waveform {entry['held_out_waveform_explained']:+.3f} "
+            f"spectrum {entry['held_out_spectrum_explained']:+.3f} "
+            f"({time.perf_counter() - began:.1f} s)"
+        )
+    if not best["epoch"]:
+        raise RemitError(
+            "pretraining: the held-out loss was never finite; expected numbers; lower "
+            "pretraining.learning_rate or look for extreme values in the data."
+        )
+    return best, history
+
+
+def _cpu_copy(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    state: Mapping[str, torch.Tensor] = module.state_dict()
+    return {key: value.detach().cpu().clone() for key, value in state.items()}
