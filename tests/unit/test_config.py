@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[2]
     ("values", "says"),
     [
         ({"pretrainng": {}}, "unknown setting 'pretrainng'.*Did you mean 'pretraining'"),
-        ({"pretraining": {"epoch": 3}}, "unknown setting 'pretraining.epoch'.*Did you mean 'epochs'"),
+        (
+            {"pretraining": {"epoch": 3}},
+            "unknown setting 'pretraining.epoch'.*Did you mean 'epochs'",
+        ),
         (
             {"cohorts": {"simulated": {"simulate": {"effct": 1}}}},
             "unknown setting 'cohorts.simulated.simulate.effct'.*Did you mean 'effect'",
@@ -33,7 +36,10 @@ ROOT = Path(__file__).parents[2]
         ({"cohort": "simulatd"}, "Did you mean 'simulated'"),
         ({"cohorts": {"a/b": {"simulate": {}}}}, "cannot be a file name"),
         ({"cohorts": {"a": {}}}, "exactly one of simulate, sheet, scan"),
-        ({"cohorts": {"a": {"simulate": {}, "sheet": "x"}}}, "exactly one of simulate, sheet, scan"),
+        (
+            {"cohorts": {"a": {"simulate": {}, "sheet": "x"}}},
+            "exactly one of simulate, sheet, scan",
+        ),
         ({"pretraining": {"extra_cohorts": ["simulated"]}}, "leave it out"),
         ({"pretraining": {"learning_rate": float("nan")}}, "pretraining.learning_rate"),
         ({"pretraining": {"waveform_weight": 0, "spectrum_weight": 0}}, "expected one above 0"),
@@ -73,7 +79,11 @@ def test_every_preset_is_valid(preset):
 
 
 def test_a_file_that_is_no_configuration(tmp_path):
-    for text, says in [("- a\n- b\n", "holds list"), ("a: [", "is not YAML"), ("x: 1", "unknown setting")]:
+    for text, says in [
+        ("- a\n- b\n", "holds list"),
+        ("a: [", "is not YAML"),
+        ("x: 1", "unknown setting"),
+    ]:
         file = tmp_path / "c.yaml"
         file.write_text(text)
         with pytest.raises(RemitError, match=says):

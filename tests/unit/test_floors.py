@@ -8,9 +8,21 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "workflow" / "remit"
 FLOORS = {
-    "errors": 0, "naming": 1, "files": 1, "config": 2, "configdoc": 3, "recordings": 3,
-    "preprocessing": 4, "dataset": 5, "tracking": 5, "evaluation": 6, "training": 6, "report": 7,
-    "planning": 8, "cli": 9, "nn": 0,
+    "errors": 0,
+    "naming": 1,
+    "files": 1,
+    "config": 2,
+    "configdoc": 3,
+    "recordings": 3,
+    "preprocessing": 4,
+    "dataset": 5,
+    "tracking": 5,
+    "evaluation": 6,
+    "training": 6,
+    "report": 7,
+    "planning": 8,
+    "cli": 9,
+    "nn": 0,
 }
 HEAVY = {"torch", "mne", "pandas", "pyarrow", "scipy", "sklearn", "matplotlib", "mlflow", "numpy"}
 
@@ -47,12 +59,18 @@ def test_no_import_runs_upwards():
 
 
 def test_every_room_has_a_floor():
-    rooms = {p.name.removesuffix(".py") for p in PACKAGE.iterdir() if p.suffix == ".py" or p.is_dir()}
+    rooms = {
+        p.name.removesuffix(".py") for p in PACKAGE.iterdir() if p.suffix == ".py" or p.is_dir()
+    }
     assert rooms - {"__init__", "__pycache__"} == set(FLOORS)
 
 
 def test_only_tracking_imports_mlflow():
-    users = [f.name for f in PACKAGE.rglob("*.py") if any(m.split(".")[0] == "mlflow" for m in imports_of(f))]
+    users = [
+        f.name
+        for f in PACKAGE.rglob("*.py")
+        if any(m.split(".")[0] == "mlflow" for m in imports_of(f))
+    ]
     assert users == ["tracking.py"]
 
 

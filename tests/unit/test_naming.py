@@ -18,7 +18,9 @@ models = st.builds(
     masking_style=st.sampled_from(sorted(MASKING_STYLES)),
 )
 channels = st.lists(
-    st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,4}", fullmatch=True), min_size=1, max_size=20,
+    st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,4}", fullmatch=True),
+    min_size=1,
+    max_size=20,
     unique_by=str.lower,
 )
 
@@ -95,7 +97,9 @@ def test_the_dataset_names_of_the_design():
     assert naming.mlflow_dataset_name(name, 720) == "EEG_8s_af7-af8-tp9-tp10_720windows_primary"
 
 
-@pytest.mark.parametrize("wrong", ["", "a/b", "..", "../x", ".hidden", "a b", "ä", "x" * 101, "a\n", "-a"])
+@pytest.mark.parametrize(
+    "wrong", ["", "a/b", "..", "../x", ".hidden", "a b", "ä", "x" * 101, "a\n", "-a"]
+)
 def test_an_id_that_cannot_be_a_file_name_is_refused(wrong):
     with pytest.raises(RemitError, match="cannot be a file name"):
         naming.check_id("participant", wrong)

@@ -94,7 +94,10 @@ def _simulate(args: argparse.Namespace) -> None:
         written.append(replace(row, path=file.name))
         log(f"simulated {file}")
     write_sheet(written, args.output / "cohort.tsv")
-    log(f"wrote {args.output / 'cohort.tsv'}: {len(rows)} SIMULATED participants, effect {simulation.effect:g}")
+    log(
+        f"wrote {args.output / 'cohort.tsv'}: {len(rows)} SIMULATED participants, "
+        f"effect {simulation.effect:g}"
+    )
 
 
 def _cohort_sheet(args: argparse.Namespace) -> None:
@@ -107,7 +110,9 @@ def _cohort_sheet(args: argparse.Namespace) -> None:
     for name, why in skipped:
         log(f"left out: {name}: {why}")
     write_sheet(rows, args.output)
-    log(f"cohort {args.settings['cohort']}: {len(rows)} recordings, {len(skipped)} left out -> {args.output}")
+    log(
+        f"cohort {args.settings['cohort']}: {len(rows)} recordings, {len(skipped)} left out -> {args.output}"
+    )
 
 
 def _cohort_scan(args: argparse.Namespace) -> None:
@@ -121,12 +126,19 @@ def _cohort_scan(args: argparse.Namespace) -> None:
         for pair in args.label_value:
             key, _, number = pair.partition("=")
             if number not in ("0", "1"):
-                raise RemitError(f"--label-value is '{pair}'; expected value=0 or value=1; correct it.")
+                raise RemitError(
+                    f"--label-value is '{pair}'; expected value=0 or value=1; correct it."
+                )
             values[key] = int(number)
         label = _settings(Label, {"column": args.label_column, "values": values})
     settings: Scan = _settings(
-        Scan, {"root": str(args.root), "layout": args.layout, "covariates": args.covariates,
-               "require_label": args.require_label}
+        Scan,
+        {
+            "root": str(args.root),
+            "layout": args.layout,
+            "covariates": args.covariates,
+            "require_label": args.require_label,
+        },
     )
     found = scan(settings.root, settings.layout, label, settings.covariates, settings.require_label)
     for name, why in found.skipped:
@@ -135,7 +147,8 @@ def _cohort_scan(args: argparse.Namespace) -> None:
     log(f"{len(found.rows)} recordings, {len(found.skipped)} left out -> {args.output}")
     log(
         "next: name it in a configuration (cohorts: {mine: {sheet: "
-        f"{args.output}, root: {args.root}" "}}, cohort: mine) and run snakemake --configfile <it>"
+        f"{args.output}, root: {args.root}"
+        "}}, cohort: mine) and run snakemake --configfile <it>"
     )
 
 
@@ -150,16 +163,26 @@ def _windows(args: argparse.Namespace) -> None:
     names = settings["channel_names"]
     options = ReaderOptions(settings["sampling_rate"], tuple(names) if names else None)
     row = SheetRow(
-        participant=settings["participant"], recording=settings["recording"], path=str(args.input),
-        entry=settings["entry"], remission=settings["remission"], covariates={},
+        participant=settings["participant"],
+        recording=settings["recording"],
+        path=str(args.input),
+        entry=settings["entry"],
+        remission=settings["remission"],
+        covariates={},
     )
     preprocessing: Preprocessing = _settings(Preprocessing, settings["preprocessing"])
     recording = read_recording(row, options).pick(settings["channels"])
     windows = preprocess(recording, preprocessing)
     write_windows(
-        args.output, windows, recording=recording, remission=row.remission,
+        args.output,
+        windows,
+        recording=recording,
+        remission=row.remission,
         cohort=settings["cohort"],
-        settings={"preprocessing": settings["preprocessing"], "version": settings["result_version"]},
+        settings={
+            "preprocessing": settings["preprocessing"],
+            "version": settings["result_version"],
+        },
     )
     seconds = windows.signal_WCS.shape[2] / windows.sampling_rate
     log(
@@ -183,9 +206,7 @@ def _primary(args: argparse.Namespace) -> None:
     files = [
         Path(naming.path("windows", cohort=cohort, recording=cells[column])) for _, cells in body
     ]
-    summary = build_primary(
-        files, args.output, cohort=cohort, channels=args.settings["channels"]
-    )
+    summary = build_primary(files, args.output, cohort=cohort, channels=args.settings["channels"])
     log(
         f"{dataset}: {summary['participants']} participants, {summary['recordings']} recordings, "
         f"{summary['windows']} windows ({summary['bad_windows']} marked bad), labels "
@@ -194,15 +215,24 @@ def _primary(args: argparse.Namespace) -> None:
     metadata = read_metadata(args.output)
     name = naming.mlflow_dataset_name(dataset, int(metadata["windows"]))
     tags = {
-        "remit.stage": "dataset", "remit.dataset": dataset, "remit.cohort": cohort,
+        "remit.stage": "dataset",
+        "remit.dataset": dataset,
+        "remit.cohort": cohort,
         "remit.windows": str(metadata["windows"]),
         "remit.simulated": str(metadata["simulated"]).lower(),
         "remit.primary_content_sha256": str(metadata["content_sha256"]),
     }
     tracker = Tracker(execution, name, tags, log)
-    tracker.params({"sampling_rate": metadata["sampling_rate"], "channels": metadata["channels"],
-                    "settings": metadata["settings"]})
-    tracker.metrics({key: summary[key] for key in ("participants", "recordings", "windows", "bad_windows")}, 0)
+    tracker.params(
+        {
+            "sampling_rate": metadata["sampling_rate"],
+            "channels": metadata["channels"],
+            "settings": metadata["settings"],
+        }
+    )
+    tracker.metrics(
+        {key: summary[key] for key in ("participants", "recordings", "windows", "bad_windows")}, 0
+    )
     tracker.dataset(args.output, metadata, "primary", tags)
     tracker.finish()
 
@@ -215,8 +245,11 @@ def _split(args: argparse.Namespace) -> None:
     settings: Split = _settings(Split, args.settings["split"])
     file = open_dataset(args.primary)
     split = make_split(
-        file.labels(), settings, dataset=file.metadata["dataset"],
-        content_sha256=file.metadata["content_sha256"], simulated=file.metadata["simulated"],
+        file.labels,
+        settings,
+        dataset=file.metadata["dataset"],
+        content_sha256=file.metadata["content_sha256"],
+        simulated=file.metadata["simulated"],
     )
     write_split(args.output, split)
     log(f"split of {len(split['participants'])} participants: {split['counts']} -> {args.output}")
@@ -229,8 +262,12 @@ def _pretrain(args: argparse.Namespace) -> None:
     pretrain(
         name=naming.model_of_path("pretrained", args.output),
         settings=_settings(PretrainSettings, args.settings),
-        primary=args.primary, split_file=args.split, corpora=args.corpora, output=args.output,
-        threads=args.threads, execution=_execution(args.execution), log=log,
+        primary=args.primary,
+        split_file=args.split,
+        corpora=args.corpora,
+        output=args.output,
+        execution=_execution(args.execution),
+        log=log,
     )
 
 
@@ -241,8 +278,12 @@ def _finetune(args: argparse.Namespace) -> None:
     finetune(
         name=naming.model_of_path("finetuned", args.output),
         settings=_settings(FinetuneSettings, args.settings),
-        backbone=args.backbone, primary=args.primary, split_file=args.split, output=args.output,
-        predictions=args.predictions, threads=args.threads, execution=_execution(args.execution),
+        backbone=args.backbone,
+        primary=args.primary,
+        split_file=args.split,
+        output=args.output,
+        predictions=args.predictions,
+        execution=_execution(args.execution),
         log=log,
     )
 
@@ -251,8 +292,12 @@ def _report(args: argparse.Namespace) -> None:
     from remit.report.model_report import write_report
 
     write_report(
-        card=args.card, predictions=args.predictions, primary=args.primary, split=args.split,
-        page=args.page, curves=args.curves,
+        card=args.card,
+        predictions=args.predictions,
+        primary=args.primary,
+        split=args.split,
+        page=args.page,
+        curves=args.curves,
     )
     log(f"wrote {args.page}")
 
@@ -290,20 +335,33 @@ def _parser() -> argparse.ArgumentParser:
         group: Any, name: str, run: Callable[[argparse.Namespace], None], text: str, example: str
     ) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = group.add_parser(
-            name, help=text, description=text, epilog=f"example: {example}",
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
         return command
 
     def stage(
-        name: str, run: Callable[[argparse.Namespace], None], text: str, *paths: str,
-        settings: bool = True, execution: bool = False,
+        name: str,
+        run: Callable[[argparse.Namespace], None],
+        text: str,
+        *paths: str,
+        settings: bool = True,
+        execution: bool = False,
     ) -> argparse.ArgumentParser:
-        command = add(commands, name, run, text, f"snakemake --printshellcmds shows whole '{name}' lines")
+        command = add(
+            commands, name, run, text, f"snakemake --printshellcmds shows whole '{name}' lines"
+        )
         if settings:
             command.add_argument(
-                "--settings", type=_json, required=True, metavar="JSON", help="result settings, or @file"
+                "--settings",
+                type=_json,
+                required=True,
+                metavar="JSON",
+                help="result settings, or @file",
             )
         for path in paths:
             command.add_argument(f"--{path}", type=Path, required=True, metavar="FILE")
@@ -314,11 +372,18 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     simulate = add(
-        commands, "simulate", _simulate, "Write a simulated cohort as EDF files.",
+        commands,
+        "simulate",
+        _simulate,
+        "Write a simulated cohort as EDF files.",
         "remit simulate --output simulated --participants 24 --effect 1",
     )
-    simulate.add_argument("--output", type=Path, required=True, help="a folder (a file with --settings)")
-    simulate.add_argument("--settings", type=_json, metavar="JSON", help="one recording of the workflow")
+    simulate.add_argument(
+        "--output", type=Path, required=True, help="a folder (a file with --settings)"
+    )
+    simulate.add_argument(
+        "--settings", type=_json, metavar="JSON", help="one recording of the workflow"
+    )
     simulate.add_argument("--participants", type=int)
     simulate.add_argument("--minutes", type=float)
     simulate.add_argument("--effect", type=float, help="0 gives a null cohort")
@@ -327,13 +392,18 @@ def _parser() -> argparse.ArgumentParser:
     cohort = commands.add_parser("cohort", help="Make and check cohort sheets.")
     cohort_commands = cohort.add_subparsers(dest="cohort_command", required=True, metavar="command")
     sheet = add(
-        cohort_commands, "sheet", _cohort_sheet, "Write the sheet of a configured cohort.",
+        cohort_commands,
+        "sheet",
+        _cohort_sheet,
+        "Write the sheet of a configured cohort.",
         "snakemake --printshellcmds results/cohorts/simulated.tsv",
     )
     sheet.add_argument("--settings", type=_json, required=True, metavar="JSON")
     sheet.add_argument("--output", type=Path, required=True, metavar="FILE")
     scan = add(
-        cohort_commands, "scan", _cohort_scan,
+        cohort_commands,
+        "scan",
+        _cohort_scan,
         "Write a cohort sheet from a BIDS folder or a folder of recordings.",
         "remit cohort scan bids_root --label-column count_quality --label-value good=1 "
         "--label-value bad=0 --covariate age --output cohort.tsv",
@@ -346,24 +416,61 @@ def _parser() -> argparse.ArgumentParser:
     scan.add_argument("--require-label", action="store_true")
     scan.add_argument("--output", type=Path, required=True, metavar="FILE")
 
-    stage("windows", _windows, "Read one recording, run the signal chain, write its windows.",
-          "input", "output")
-    stage("primary", _primary, "Concatenate, sort and verify the windows of a cohort.",
-          "sheet", "output", execution=True)
+    stage(
+        "windows",
+        _windows,
+        "Read one recording, run the signal chain, write its windows.",
+        "input",
+        "output",
+    )
+    stage(
+        "primary",
+        _primary,
+        "Concatenate, sort and verify the windows of a cohort.",
+        "sheet",
+        "output",
+        execution=True,
+    )
     stage("split", _split, "Split participants into train, val and test.", "primary", "output")
-    pretraining = stage("pretrain", _pretrain, "Pretrain a backbone by masked reconstruction.",
-                        "primary", "split", "output", execution=True)
+    pretraining = stage(
+        "pretrain",
+        _pretrain,
+        "Pretrain a backbone by masked reconstruction.",
+        "primary",
+        "split",
+        "output",
+        execution=True,
+    )
     pretraining.add_argument("--corpora", type=Path, nargs="*", default=[], metavar="FILE")
-    finetuning = stage("finetune", _finetune, "Fine-tune a classifier of participants.",
-                       "backbone", "primary", "split", "output", "predictions", execution=True)
-    for command in (pretraining, finetuning):
-        command.add_argument("--threads", type=int, default=2)
-    stage("report", _report, "Write one model's page.", "card", "predictions", "primary", "split",
-          "page", "curves")
+    stage(
+        "finetune",
+        _finetune,
+        "Fine-tune a classifier of participants.",
+        "backbone",
+        "primary",
+        "split",
+        "output",
+        "predictions",
+        execution=True,
+    )
+    stage(
+        "report",
+        _report,
+        "Write one model's page.",
+        "card",
+        "predictions",
+        "primary",
+        "split",
+        "page",
+        "curves",
+    )
     compare = stage("compare", _compare, "Compare the models of a sweep.", "table", "page")
     compare.add_argument("--cards", type=Path, nargs="+", required=True, metavar="FILE")
     config = add(
-        commands, "config", _config, "Write config.yaml, its schema and its documentation.",
+        commands,
+        "config",
+        _config,
+        "Write config.yaml, its schema and its documentation.",
         "remit config --check",
     )
     config.add_argument("--root", type=Path, default=Path())

@@ -111,6 +111,8 @@ class Cohort(Settings):
 
 
 class Upsample(Settings):
+    """Raising the sampling rate."""
+
     factor: Annotated[int, Field(ge=1, le=16)] = 2
     """Whole factor by which the rate is raised before filtering."""
     method: Literal["linear", "polyphase"] = "polyphase"
@@ -118,6 +120,8 @@ class Upsample(Settings):
 
 
 class Butterworth(Settings):
+    """A zero-phase Butterworth filter, as second-order sections."""
+
     cutoff_hz: Positive
     """Cut-off (-3 dB for one pass) in Hz. The filter runs forwards and backwards, so it is -6 dB here."""
     order: Annotated[int, Field(ge=1, le=12)] = 4
@@ -125,6 +129,8 @@ class Butterworth(Settings):
 
 
 class Notch(Settings):
+    """Zero-phase notches at some frequencies."""
+
     frequencies_hz: list[Positive]
     """Frequencies to remove, for example the mains."""
     quality: Positive = 30.0
@@ -175,6 +181,21 @@ class Preprocessing(Settings):
             raise ValueError(
                 f"window_seconds {self.window_seconds:g} at {self.sampling_rate:g} Hz is {samples:g} "
                 "samples; expected a whole number"
+            )
+        overlap = self.overlap_seconds * self.sampling_rate
+        if abs(overlap - round(overlap)) > 1e-9:
+            raise ValueError(
+                f"overlap_seconds {self.overlap_seconds:g} at {self.sampling_rate:g} Hz is {overlap:g} "
+                "samples; expected a whole number"
+            )
+        if (
+            self.highpass is not None
+            and self.lowpass is not None
+            and self.highpass.cutoff_hz >= self.lowpass.cutoff_hz
+        ):
+            raise ValueError(
+                f"highpass.cutoff_hz is {self.highpass.cutoff_hz:g}; expected less than "
+                f"lowpass.cutoff_hz ({self.lowpass.cutoff_hz:g} Hz)"
             )
         if self.overlap_seconds >= self.window_seconds:
             raise ValueError(
@@ -354,12 +375,13 @@ class Sweep(Settings):
 
 
 class Execution(Settings):
-    """How and where things run. Nothing here changes a result or causes a rerun."""
+    """How and where things run. Nothing here causes a rerun or changes a result, but for the last
+    digits: another device or number of threads adds up in another order."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of training; 'auto' takes CUDA when there is one."""
     training_threads: Count = 2
-    """CPU threads of one training."""
+    """CPU threads of one training, whatever Snakemake's --cores: the same number gives the same bits."""
     training_mem_mb: Count = 4000
     """Memory in MB that a training may take."""
     training_runtime_min: Count = 1440

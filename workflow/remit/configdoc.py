@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from remit.config import Config
+from remit.config import Cohort, Config
 from remit.files import atomic_write
 
 _HEADER = """\
@@ -37,9 +37,11 @@ def _description(model: type[BaseModel], key: str) -> str:
 
 
 def _yaml_value(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix(
-        "\n...\n"
-    ).strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+        .removesuffix("\n...\n")
+        .strip()
+    )
 
 
 def _yaml_lines(value: Any, indent: int = 0) -> Iterator[str]:
@@ -64,8 +66,8 @@ def _yaml_entry(key: str, value: Any, indent: int) -> Iterator[str]:
     ):
         yield f"{pad}{key}:"
         # Of a cohort only the source that is set; the others are in the documentation.
-        if type(value).__name__ == "Cohort":
-            for source in type(value).model_fields:
+        if isinstance(value, Cohort):
+            for source in Cohort.model_fields:
                 if getattr(value, source) is not None:
                     yield from _yaml_entry(source, getattr(value, source), indent + 1)
             return
@@ -82,7 +84,9 @@ def default_yaml() -> str:
 
 def schema_json() -> str:
     """The JSON schema, for completion in editors."""
-    return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    return (
+        json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    )
 
 
 def _type_text(annotation: dict[str, Any]) -> str:
@@ -97,11 +101,18 @@ def _type_text(annotation: dict[str, Any]) -> str:
         return f"[{name}](#{name.lower()})"
     kind = str(annotation.get("type", "any")).replace("null", "empty").replace("object", "mapping")
     if kind == "array":
-        return f"list of {_type_text(annotation.get('items', {}))}" if "items" in annotation else "list"
+        return (
+            f"list of {_type_text(annotation.get('items', {}))}"
+            if "items" in annotation
+            else "list"
+        )
     bounds = [
         f"{sign} {annotation[key]:g}"
         for key, sign in (
-            ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"),
+            ("minimum", "≥"),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "≤"),
+            ("exclusiveMaximum", "<"),
         )
         if key in annotation
     ]
@@ -117,7 +128,11 @@ def _section(title: str, model: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for key, field in model["properties"].items():
         default = field.get("default", "(required)")
-        shown = "see below" if isinstance(default, dict) and default else f"`{json.dumps(default, ensure_ascii=False)}`"
+        shown = (
+            "see below"
+            if isinstance(default, dict) and default
+            else f"`{json.dumps(default, ensure_ascii=False)}`"
+        )
         if default == "(required)":
             shown = "(required)"
         meaning = " ".join(str(field.get("description", "")).split()).replace("|", "\\|")

@@ -173,7 +173,9 @@ def seconds_text(seconds: float) -> str:
     """The one spelling of a length in seconds: ``8``, ``2.5``."""
     text = f"{seconds:.6f}".rstrip("0").rstrip(".")
     if not re.fullmatch(_SECONDS_PATTERN, text) or float(text) <= 0:
-        raise RemitError(f"window length {seconds} s has no name; expected a positive number of seconds.")
+        raise RemitError(
+            f"window length {seconds} s has no name; expected a positive number of seconds."
+        )
     return text
 
 
@@ -253,7 +255,9 @@ def pattern(kind: str, **fixed: str) -> str:
     filled = PATTERNS[kind]
     for key, value in fixed.items():
         if not re.fullmatch(WILDCARD_CONSTRAINTS[key], value):
-            raise RemitError(f"{key} '{value}' does not fit {WILDCARD_CONSTRAINTS[key]} in {filled}.")
+            raise RemitError(
+                f"{key} '{value}' does not fit {WILDCARD_CONSTRAINTS[key]} in {filled}."
+            )
         filled = filled.replace(f"{{{key}}}", value)
     return filled
 

@@ -50,7 +50,9 @@ def result_version(stage: str) -> str:
             and any(isinstance(t, ast.Name) and t.id == "RESULT_VERSION" for t in node.targets)
         ]
         if len(found) != 1 or not isinstance(found[0], int):
-            raise RemitError(f"{module}: expected one line RESULT_VERSION = <integer>; found {found}.")
+            raise RemitError(
+                f"{module}: expected one line RESULT_VERSION = <integer>; found {found}."
+            )
         versions.append(str(found[0]))
     return ".".join(versions)
 
@@ -78,10 +80,12 @@ class Plan:
 
     @property
     def default_model(self) -> ModelName:
+        """The model that `snakemake` alone builds."""
         return self.config.model.name
 
     @property
     def dataset(self) -> str:
+        """The name of the primary dataset."""
         return self.config.dataset
 
     def check(self, targets: Iterable[str]) -> None:
@@ -114,6 +118,7 @@ class Plan:
         return rows
 
     def cohort(self, name: str) -> configuration.Cohort:
+        """A configured cohort; raises :class:`RemitError` for an unknown one."""
         if name not in self.config.cohorts:
             raise RemitError(
                 f"cohort '{name}' is not in the configuration; expected one of "
@@ -122,6 +127,7 @@ class Plan:
         return self.config.cohorts[name]
 
     def row(self, cohort: str, recording: str) -> SheetRow:
+        """The sheet's row of a recording; raises :class:`RemitError` for an unknown one."""
         for row in self.rows(cohort):
             if row.recording == recording:
                 return row
@@ -147,9 +153,11 @@ class Plan:
     # Files --------------------------------------------------------------------------------
 
     def windows(self, cohort: str, recording: str) -> str:
+        """The windows file of a recording."""
         return naming.path("windows", cohort=cohort, recording=recording)
 
     def all_windows(self, cohort: str) -> list[str]:
+        """The windows files of a cohort, in the order of its sheet."""
         return [self.windows(cohort, row.recording) for row in self.rows(cohort)]
 
     def corpora(self) -> list[str]:
@@ -160,6 +168,7 @@ class Plan:
         ]
 
     def drop_in(self, model: str) -> str:
+        """Where a backbone that somebody else trained would lie."""
         return naming.DROP_IN_PATTERN.format(model=model)
 
     def backbone(self, model: str) -> str:
@@ -186,6 +195,7 @@ class Plan:
         }
 
     def sweep_models(self) -> list[str]:
+        """The names of the models of the sweep."""
         default = self.default_model
         return [
             str(ModelName(default.d_model, default.num_layers, percent, style))
@@ -199,11 +209,17 @@ class Plan:
         return as_json({"result_version": result_version(stage), **values})
 
     def simulate_settings(self, cohort: str, recording: str) -> str:
+        """What `remit simulate` is given."""
         simulation = self.cohort(cohort).simulate
         if simulation is None:
-            raise RemitError(f"cohort '{cohort}' is not simulated; expected cohorts.{cohort}.simulate.")
+            raise RemitError(
+                f"cohort '{cohort}' is not simulated; expected cohorts.{cohort}.simulate."
+            )
         return self._settings(
-            "simulate", cohort=cohort, recording=recording, simulation=simulation.model_dump(mode="json")
+            "simulate",
+            cohort=cohort,
+            recording=recording,
+            simulation=simulation.model_dump(mode="json"),
         )
 
     def sheet_settings(self, cohort: str) -> str:
@@ -217,6 +233,7 @@ class Plan:
         )
 
     def windows_settings(self, cohort: str, recording: str) -> str:
+        """What `remit windows` is given."""
         source = self.cohort(cohort)
         row = self.row(cohort, recording)
         return self._settings(
@@ -233,11 +250,13 @@ class Plan:
         )
 
     def primary_settings(self, cohort: str) -> str:
+        """What `remit primary` is given."""
         return self._settings(
             "primary", cohort=cohort, dataset=self.dataset, channels=self.config.channels
         )
 
     def split_settings(self) -> str:
+        """What `remit split` is given."""
         return self._settings("split", split=self.config.split.model_dump(mode="json"))
 
     def model_settings(self, model: str) -> dict[str, Any]:
@@ -255,6 +274,7 @@ class Plan:
         return {"d_model": name.d_model, "num_layers": name.num_layers, **kept}
 
     def pretrain_settings(self, model: str) -> str:
+        """What `remit pretrain` is given."""
         return self._settings(
             "pretrain",
             model=self.model_settings(model),
@@ -263,6 +283,7 @@ class Plan:
         )
 
     def finetune_settings(self, model: str) -> str:
+        """What `remit finetune` is given."""
         return self._settings(
             "finetune",
             model=self.model_settings(model),
@@ -271,6 +292,7 @@ class Plan:
         )
 
     def report_settings(self) -> str:
+        """What `remit report` and `remit compare` are given."""
         return self._settings("report")
 
 

@@ -7,6 +7,7 @@ it. Runs find each other by tags: a checkpoint's SHA-256 leads to the run that m
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
@@ -24,6 +25,7 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
 
 
@@ -57,12 +59,12 @@ class Tracker:
         self._experiment_id = ""
         self.run_id: str | None = None
         if execution.mlflow:
-            self._attempt("start a run", lambda: self._start(execution, run_name, dict(tags)))
+            self._attempt("start a run", self._start, execution, run_name, dict(tags))
 
-    def _attempt(self, what: str, action: Callable[[], Any]) -> Any:
+    def _attempt(self, what: str, action: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """Run an action of MLflow; on any failure say so in one line and stop tracking."""
         try:
-            return action()
+            return action(*args, **named)
         except Exception as error:  # noqa: BLE001 - MLflow's failures have no common type
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             self._log(
@@ -105,6 +107,7 @@ class Tracker:
 
     @property
     def active(self) -> bool:
+        """Whether MLflow takes what is logged."""
         return self._client is not None
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -114,9 +117,7 @@ class Tracker:
         from mlflow.entities import Param
 
         entries = [Param(key, value) for key, value in flat(values).items()]
-        self._attempt(
-            "log settings", lambda: self._client.log_batch(self.run_id, params=entries)
-        )
+        self._attempt("log settings", self._client.log_batch, self.run_id, params=entries)
 
     def metrics(self, values: Mapping[str, float | int | None], step: int) -> None:
         """Log the numbers of one step; None is left out."""
@@ -128,19 +129,17 @@ class Tracker:
 
         now = int(time.time() * 1000)
         entries = [
-            Metric(key, float(value), now, step) for key, value in values.items() if value is not None
+            Metric(key, float(value), now, step)
+            for key, value in values.items()
+            if value is not None
         ]
-        self._attempt(
-            "log metrics", lambda: self._client.log_batch(self.run_id, metrics=entries)
-        )
+        self._attempt("log metrics", self._client.log_batch, self.run_id, metrics=entries)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
         for key, value in values.items():
             if self._client is not None:
-                self._attempt(
-                    "set a tag", lambda k=key, v=value: self._client.set_tag(self.run_id, k, v)
-                )
+                self._attempt("set a tag", self._client.set_tag, self.run_id, key, value)
 
     def dataset(
         self, file: Path, metadata: Mapping[str, Any], context: str, tags: Mapping[str, str]
@@ -149,36 +148,30 @@ class Tracker:
         if self._client is None:
             return
 
-        def action() -> None:
-            from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource  # noqa: F401
-            from mlflow.data.dataset_source_registry import resolve_dataset_source
-            from mlflow.data.meta_dataset import MetaDataset
-            from mlflow.entities import DatasetInput, InputTag
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
-            made = MetaDataset(
-                resolve_dataset_source(file.resolve().as_uri()),
-                name=naming.mlflow_dataset_name(str(metadata["dataset"]), int(metadata["windows"])),
-                digest=str(metadata["content_sha256"])[:32],
-            )
-            all_tags = {"mlflow.data.context": context, **tags}
-            self._client.log_inputs(
-                self.run_id,
-                datasets=[
-                    DatasetInput(
-                        made._to_mlflow_entity(), [InputTag(k, str(v)) for k, v in all_tags.items()]
-                    )
-                ],
-            )
-
-        self._attempt("log the dataset", action)
+        made = Dataset(
+            name=naming.mlflow_dataset_name(str(metadata["dataset"]), int(metadata["windows"])),
+            digest=str(metadata["content_sha256"])[:32],
+            source_type="local",
+            source=json.dumps({"uri": file.resolve().as_uri()}),
+            profile=json.dumps(
+                {
+                    key: metadata[key]
+                    for key in ("windows", "sampling_rate", "channels", "simulated")
+                }
+            ),
+        )
+        all_tags = {"mlflow.data.context": context, **tags}
+        inputs = [DatasetInput(made, [InputTag(k, str(v)) for k, v in all_tags.items()])]
+        self._attempt("log the dataset", self._client.log_inputs, self.run_id, datasets=inputs)
 
     def artifacts(self, files: Sequence[Path]) -> None:
         """Copy files into the run."""
         for file in files:
             if self._client is not None:
                 self._attempt(
-                    f"store {file.name}",
-                    lambda f=file: self._client.log_artifact(self.run_id, str(f)),
+                    f"store {file.name}", self._client.log_artifact, self.run_id, str(file)
                 )
 
     def find_run(self, tag: str, value: str) -> str | None:
@@ -188,7 +181,9 @@ class Tracker:
 
         def action() -> str | None:
             runs = self._client.search_runs(
-                [self._experiment_id], f"tags.`{tag}` = '{value}'", max_results=1,
+                [self._experiment_id],
+                f"tags.`{tag}` = '{value}'",
+                max_results=1,
                 order_by=["attributes.start_time DESC"],
             )
             return runs[0].info.run_id if runs else None
@@ -197,7 +192,12 @@ class Tracker:
         return found
 
     def register(
-        self, model: Any, example: Any, name: str, metadata: Mapping[str, Any], tags: Mapping[str, str]
+        self,
+        model: Any,
+        example: Any,
+        name: str,
+        metadata: Mapping[str, Any],
+        tags: Mapping[str, str],
     ) -> None:
         """Log a PyTorch module as an exported program and register it under ``name``.
 
@@ -233,9 +233,7 @@ class Tracker:
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run."""
         if self._client is not None:
-            self._attempt(
-                "close the run", lambda: self._client.set_terminated(self.run_id, status)
-            )
+            self._attempt("close the run", self._client.set_terminated, self.run_id, status)
 
 
 def _tensor(array: Any) -> Any:

@@ -20,7 +20,7 @@ rule pretrain:
     params:
         settings=lambda w: PLAN.pretrain_settings(w.model),
     shell:
-        "remit pretrain --settings {params.settings:q} --primary {input.primary:q} --split {input.split:q} --corpora {input.corpora:q} --output {output:q} --threads {threads} 2>&1 | tee {log:q}"
+        "remit pretrain --settings {params.settings:q} --primary {input.primary:q} --split {input.split:q} --corpora {input.corpora:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule finetune:
@@ -46,4 +46,4 @@ rule finetune:
     params:
         settings=lambda w: PLAN.finetune_settings(w.model),
     shell:
-        "remit finetune --settings {params.settings:q} --backbone {input.backbone:q} --primary {input.primary:q} --split {input.split:q} --output {output.checkpoint:q} --predictions {output.predictions:q} --threads {threads} 2>&1 | tee {log:q}"
+        "remit finetune --settings {params.settings:q} --backbone {input.backbone:q} --primary {input.primary:q} --split {input.split:q} --output {output.checkpoint:q} --predictions {output.predictions:q} 2>&1 | tee {log:q}"

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from remit.config import Sequences
-from remit.dataset.windows import open_dataset
+from remit.dataset.windows import WindowsFile
 from remit.errors import RemitError, some_of
 from remit.nn.scaling import robust_scale
 
@@ -49,12 +48,13 @@ class TokenSequences:
 
     @property
     def steps_per_window(self) -> int:
-        return self.signal_WCL.shape[2] // self.samples_per_token
+        """Token steps of one window."""
+        return int(self.signal_WCL.shape[2]) // self.samples_per_token
 
     @property
     def num_steps(self) -> int:
         """K: token steps of a whole sequence."""
-        return self.windows_NV.shape[1] * self.steps_per_window
+        return int(self.windows_NV.shape[1]) * self.steps_per_window
 
     def valid_steps(self, index: int) -> int:
         """The number of token steps of one sequence that are not padding."""
@@ -100,9 +100,7 @@ def chain_windows(
     it starts at the sample where that one ends; with overlapping windows this gives several
     interleaved chains, so that no sample stands twice in one sequence.
     """
-    by_start = {
-        (int(g), int(s)): i for i, (g, s) in enumerate(zip(groups, starts, strict=True))
-    }
+    by_start = {(int(g), int(s)): i for i, (g, s) in enumerate(zip(groups, starts, strict=True))}
     has_previous = {(int(g), int(e)) for g, e in zip(groups, ends, strict=True)}
     sequences: list[list[int]] = []
     for index in range(len(starts)):
@@ -121,21 +119,13 @@ def chain_windows(
 
 
 def load_sequences(
-    file: Path, participants: Sequence[str], settings: Sequences
+    dataset: WindowsFile, participants: Sequence[str], settings: Sequences
 ) -> TokenSequences:
-    """Read the windows of some participants of a dataset and make their sequences.
+    """Read the windows of some participants of an opened dataset and make their sequences.
 
     Raises :class:`RemitError` for a participant who is not in the file or has no usable window.
     """
-    dataset = open_dataset(file)
     frame = dataset.frame()
-    present = frame["Participant"].unique().tolist()
-    absent = [name for name in participants if name not in set(present)]
-    if absent:
-        raise RemitError(
-            f"{file}: participant {some_of(absent)} not found; expected those of the split; build "
-            "the split from this dataset."
-        )
     chosen = sorted(set(participants))
     frame = frame[frame["Participant"].isin(chosen)].reset_index(drop=True)
     keep = np.ones(len(frame), bool) if settings.use_bad_windows else frame["good"].to_numpy()
@@ -143,7 +133,7 @@ def load_sequences(
     signal_WCL = torch.from_numpy(np.ascontiguousarray(dataset.signal_WCS(chosen)[keep]))
     if signal_WCL.shape[2] % samples_per_token:
         raise RemitError(
-            f"{file}: windows of {signal_WCL.shape[2]} samples; expected a multiple of "
+            f"{dataset.path}: windows of {signal_WCL.shape[2]} samples; expected a multiple of "
             f"{samples_per_token} (sequences.token_seconds); change that setting."
         )
     used = frame[keep].reset_index(drop=True)
@@ -151,7 +141,7 @@ def load_sequences(
     empty = [name for name in chosen if name not in counts.index]
     if empty:
         raise RemitError(
-            f"{file}: participant {some_of(empty)} has no window of good quality; expected at least "
+            f"{dataset.path}: participant {some_of(empty)} has no window of good quality; expected at least "
             "one; look at the recording, or set sequences.use_bad_windows, or leave the participant out."
         )
     recordings, recording_W = np.unique(used["recording"].to_numpy(str), return_inverse=True)
@@ -160,15 +150,16 @@ def load_sequences(
         signal_WCL[rows] = robust_scale(signal_WCL[rows])
     segments = used.groupby(["recording", "parent_window_id"], sort=True).ngroup().to_numpy()
     windows_NV = chain_windows(
-        used["window_start"].to_numpy(), used["window_end"].to_numpy(), segments, settings.context_windows
+        used["window_start"].to_numpy(),
+        used["window_end"].to_numpy(),
+        segments,
+        settings.context_windows,
     )
     position = {name: index for index, name in enumerate(chosen)}
     participant_W = used["Participant"].map(position).to_numpy(dtype=np.int64)
-    labels = frame.groupby("Participant", sort=True)["Remission"].first()
     return TokenSequences(
         participants=tuple(chosen),
-        labels=tuple(None if value is None or value != value else int(value) for value in
-                     labels.reindex(chosen).astype(object).tolist()),
+        labels=tuple(dataset.labels[name] for name in chosen),
         signal_WCL=signal_WCL,
         windows_NV=windows_NV,
         participant_N=participant_W[windows_NV[:, 0]],

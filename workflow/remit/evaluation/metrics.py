@@ -1,43 +1,66 @@
 """Figures of merit of a classifier of participants, with intervals.
 
 The unit that is counted is the participant, never the window. Class 1 is the class of interest
-(remission). The figures themselves are scikit-learn's; a figure that is not defined (an AUC of one
-class) is None, never a number.
+(remission). A figure that is not defined (an AUC of one class) is None, never a number. Every
+figure is computed for many weightings of the participants at once, as a bootstrap needs it; the
+tests hold them against scikit-learn's.
+
+Shapes: R resamples, N participants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn import metrics as sk
 
 THRESHOLD = 0.5
+FEWEST_TO_BOOTSTRAP = 5  # participants of either class
 
 
-def _auc(y: np.ndarray, p: np.ndarray) -> float | None:
-    return float(sk.roc_auc_score(y, p)) if len(np.unique(y)) == 2 else None
+def _ratio(above_R: np.ndarray, below_R: np.ndarray, otherwise: float) -> np.ndarray:
+    """above / below, and ``otherwise`` where below is 0."""
+    empty_R = below_R == 0
+    return np.where(empty_R, otherwise, above_R / np.where(empty_R, 1, below_R))
 
 
-_FIGURES: dict[str, Callable[[np.ndarray, np.ndarray], float | None]] = {
-    "accuracy": lambda y, p: float(sk.accuracy_score(y, p >= THRESHOLD)),
-    "balanced_accuracy": lambda y, p: (
-        float(sk.balanced_accuracy_score(y, p >= THRESHOLD)) if len(np.unique(y)) == 2 else None
-    ),
-    "precision": lambda y, p: float(sk.precision_score(y, p >= THRESHOLD, zero_division=0)),
-    "recall": lambda y, p: float(sk.recall_score(y, p >= THRESHOLD, zero_division=0)),
-    "f1": lambda y, p: float(sk.f1_score(y, p >= THRESHOLD, zero_division=0)),
-    "auc": _auc,
-    "brier": lambda y, p: float(np.mean((p - y) ** 2)),
-}
+def _figures(y_N: np.ndarray, p_N: np.ndarray, weight_RN: np.ndarray) -> dict[str, np.ndarray]:
+    """Every figure for every row of weights [R, N]; NaN where it is not defined."""
+    guess_N, true_N = p_N >= THRESHOLD, y_N == 1
+    hit = weight_RN[:, guess_N & true_N].sum(1)
+    false_alarm = weight_RN[:, guess_N & ~true_N].sum(1)
+    miss = weight_RN[:, ~guess_N & true_N].sum(1)
+    right_no = weight_RN[:, ~guess_N & ~true_N].sum(1)
+    total = weight_RN.sum(1)
+    # Precision, recall and F1 are 0 where nothing is guessed or nothing is there, as a classifier
+    # that never says yes must not look good.
+    sensitivity = _ratio(hit, hit + miss, np.nan)
+    specificity = _ratio(right_no, right_no + false_alarm, np.nan)
+    p1, p0 = p_N[true_N], p_N[~true_N]
+    wins = (p1[:, None] > p0[None, :]) + 0.5 * (p1[:, None] == p0[None, :])
+    w1, w0 = weight_RN[:, true_N], weight_RN[:, ~true_N]
+    return {
+        "accuracy": (hit + right_no) / total,
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "precision": _ratio(hit, hit + false_alarm, 0.0),
+        "recall": _ratio(hit, hit + miss, 0.0),
+        "f1": _ratio(2 * hit, 2 * hit + false_alarm + miss, 0.0),
+        # Mann and Whitney 1947: the probability that a case of class 1 stands above one of class 0.
+        "auc": _ratio(((w1 @ wins) * w0).sum(1), w1.sum(1) * w0.sum(1), np.nan),
+        "brier": weight_RN @ (p_N - y_N) ** 2 / total,
+    }
 
 
-def _checked(labels: Sequence[int], probabilities: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    labels: Sequence[int], probabilities: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
     y, p = np.asarray(labels, dtype=int), np.asarray(probabilities, dtype=float)
     if y.shape != p.shape or y.ndim != 1 or not len(y):
-        raise ValueError(f"labels {y.shape} and probabilities {p.shape} must be two equal, non-empty rows")
+        raise ValueError(
+            f"labels {y.shape} and probabilities {p.shape} must be two equal, non-empty rows"
+        )
     if not np.isin(y, (0, 1)).all() or not np.isfinite(p).all() or (p < 0).any() or (p > 1).any():
         raise ValueError("labels must be 0 or 1 and probabilities between 0 and 1")
     return y, p
@@ -48,8 +71,19 @@ def participant_metrics(
 ) -> dict[str, float | int | None]:
     """The figures for one label (0 or 1) and one probability of class 1 per participant."""
     y, p = _checked(labels, probabilities)
-    figures: dict[str, float | int | None] = {key: of(y, p) for key, of in _FIGURES.items()}
+    figures: dict[str, float | int | None] = {
+        key: None if np.isnan(value[0]) else float(value[0])
+        for key, value in _figures(y, p, np.ones((1, len(y)))).items()
+    }
     return {"n": len(y), "n_positive": int(y.sum()), **figures}
+
+
+def _exact(count: int, of: int, level: float) -> tuple[float, float]:
+    """The exact binomial interval of a proportion; everything where there was no trial."""
+    if not of:
+        return 0.0, 1.0
+    found = binomtest(count, of).proportion_ci(level, method="exact")
+    return float(found.low), float(found.high)
 
 
 def with_intervals(
@@ -62,33 +96,43 @@ def with_intervals(
 ) -> dict[str, Any]:
     """The figures and an interval for each: ``{figure: {value, low, high, method}}``.
 
-    Accuracy has the exact binomial interval (Clopper and Pearson 1934); the others have percentile
-    intervals of a bootstrap over participants within each class (Efron and Tibshirani 1993), which
-    are too narrow for a handful of participants. An undefined figure has no interval.
+    Accuracy, precision and recall are proportions and have the exact binomial interval (Clopper and
+    Pearson 1934). The others have percentile intervals of a bootstrap over participants within each
+    class (Efron and Tibshirani 1993). With fewer than 5 participants in a class the bootstrap would
+    claim a certainty that is not there (one against one: an AUC of 1 and nothing else), so the
+    interval is everything from 0 to 1. An undefined figure has no interval.
     """
     y, p = _checked(labels, probabilities)
     values = participant_metrics(labels, probabilities)
     rng = np.random.default_rng(seed)
-    groups = [np.flatnonzero(y == label) for label in (0, 1) if (y == label).any()]
-    drawn: dict[str, list[float]] = {key: [] for key in _FIGURES}
-    for _ in range(resamples):
-        rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
-        for key, of in _FIGURES.items():
-            value = of(y[rows], p[rows])
-            if value is not None:
-                drawn[key].append(value)
+    weight_RN = np.zeros((resamples, len(y)))
+    for label in (0, 1):
+        group = np.flatnonzero(y == label)
+        if len(group):
+            weight_RN[:, group] = rng.multinomial(
+                len(group), np.full(len(group), 1 / len(group)), size=resamples
+            )
+    drawn = _figures(y, p, weight_RN)
+    guess = p >= THRESHOLD
+    proportions = {
+        "accuracy": (int((guess == y).sum()), len(y)),
+        "precision": (int((guess & (y == 1)).sum()), int(guess.sum())),
+        "recall": (int((guess & (y == 1)).sum()), int(y.sum())),
+    }
+    fewest = min(int((y == label).sum()) for label in (0, 1))
     tails = [(1 - level) / 2 * 100, (1 + level) / 2 * 100]
     out: dict[str, Any] = {"n": values["n"], "n_positive": values["n_positive"], "level": level}
-    for key, value in ((key, values[key]) for key in _FIGURES):
+    for key, drawn_R in drawn.items():
         low: float | None = None
         high: float | None = None
         method = "undefined"
-        if key == "accuracy":
-            correct = int(((p >= THRESHOLD) == y).sum())
-            exact = binomtest(correct, len(y)).proportion_ci(level, method="exact")
-            low, high, method = float(exact.low), float(exact.high), "exact binomial"
-        elif value is not None:
-            low, high = (float(x) for x in np.percentile(drawn[key], tails))
+        if key in proportions:
+            method = "exact binomial"
+            low, high = _exact(*proportions[key], level)
+        elif values[key] is not None and fewest < FEWEST_TO_BOOTSTRAP:
+            low, high, method = 0.0, 1.0, f"fewer than {FEWEST_TO_BOOTSTRAP} in a class"
+        elif values[key] is not None:
+            low, high = (float(x) for x in np.percentile(drawn_R, tails))
             method = "bootstrap over participants"
-        out[key] = {"value": value, "low": low, "high": high, "method": method}
+        out[key] = {"value": values[key], "low": low, "high": high, "method": method}
     return out

@@ -24,7 +24,7 @@ def reader_options(cohort: Cohort) -> ReaderOptions:
 
 
 def root_of(cohort: Cohort) -> Path | None:
-    """The folder that the rows' paths begin in; None for simulated recordings (working directory)."""
+    """The folder that the rows' paths begin in; None for simulated ones."""
     if cohort.scan is not None:
         return Path(cohort.scan.root)
     if cohort.sheet is not None:

@@ -61,10 +61,20 @@ def write_comparison(*, cards: Sequence[Path], table: Path, page: Path) -> None:
                 )
     rows = sorted(
         (_row(card) for card in contents),
-        key=lambda row: (row["d_model"], row["num_layers"], row["masking_style"], row["mask_percent"]),
+        key=lambda row: (
+            row["d_model"],
+            row["num_layers"],
+            row["masking_style"],
+            row["mask_percent"],
+        ),
     )
-    with atomic_write(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), delimiter="\t", lineterminator="\n")
+    with (
+        atomic_write(table) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.DictWriter(
+            stream, fieldnames=list(rows[0]), delimiter="\t", lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(rows)
     text = template("comparison.html.j2").render(

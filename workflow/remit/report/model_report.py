@@ -39,7 +39,7 @@ def read_card(file: Path) -> dict[str, Any]:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if card["kind"] != "finetuned":
             raise KeyError("kind")
-        card["metrics"], card["pretrained"], card["data"]  # noqa: B018 - presence is what is checked
+        card["metrics"], card["pretrained"], card["data"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RemitError(
             f"{file}: is no card of a fine-tuned model ({type(error).__name__}: {error}); expected the "
@@ -111,22 +111,31 @@ def draw_curves(card: dict[str, Any], file: Path) -> bytes:
         axis.legend(frameon=False, fontsize=8)
 
     kept = int(card["pretrained"]["best_epoch"])
-    lines(axes[0], before, {"train_loss": "training", "held_out_loss": "participants kept aside"}, kept)
+    lines(
+        axes[0],
+        before,
+        {"train_loss": "training", "held_out_loss": "participants kept aside"},
+        kept,
+    )
     axes[0].set(title="Pretraining: loss on masked tokens", ylabel="loss (smooth L1, no unit)")
     lines(
-        axes[1], before,
-        {"held_out_waveform_explained": "waveform", "held_out_spectrum_explained": "log spectrum"}, kept,
+        axes[1],
+        before,
+        {"held_out_waveform_explained": "waveform", "held_out_spectrum_explained": "log spectrum"},
+        kept,
     )
     axes[1].axhline(0, color="0.3", linewidth=0.8)
     axes[1].set(
-        title="Pretraining: variance explained,\nparticipants kept aside", ylabel="1 - error / variance"
+        title="Pretraining: variance explained,\nparticipants kept aside",
+        ylabel="1 - error / variance",
     )
     best = int(card["best_epoch"])
     lines(axes[2], after, {"train_loss": "training", "val_loss": "validation"}, best)
     axes[2].set(title="Fine-tuning: loss", ylabel="cross-entropy (nats)")
     lines(axes[3], after, {"val_f1": "F1", "val_auc": "AUC"}, best)
     axes[3].set(
-        title=f"Fine-tuning: validation (n={card['metrics']['val']['n']})", ylim=(-0.05, 1.05),
+        title=f"Fine-tuning: validation (n={card['metrics']['val']['n']})",
+        ylim=(-0.05, 1.05),
         ylabel="figure of merit",
     )
     title = card["name"] + (" - SIMULATED DATA" if card["data"]["simulated"] else "")

@@ -23,7 +23,16 @@ FORMAT = "remit-checkpoint"
 FORMAT_VERSION = 1
 Kind = Literal["pretrained", "finetuned"]
 
-_REQUIRED = ("name", "encoder", "channels", "positions", "state_dict", "settings", "data", "versions")
+_REQUIRED = (
+    "name",
+    "encoder",
+    "channels",
+    "positions",
+    "state_dict",
+    "settings",
+    "data",
+    "versions",
+)
 
 
 def save(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
@@ -34,15 +43,16 @@ def save(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, **payload}
     # Through an open file: given a path, torch writes the (temporary) name into the archive, and two
     # equal checkpoints would differ in their bytes.
-    with atomic_write(file) as temporary, temporary.open("wb") as stream:
-        torch.save(whole, stream)
+    # What was written is read back before it gets its name: nobody finds out later.
+    with atomic_write(file) as temporary:
+        with temporary.open("wb") as stream:
+            torch.save(whole, stream)
+        torch.load(temporary, map_location="cpu", weights_only=True)
 
 
 def save_card(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
     """Write everything of a checkpoint but its tensors as a readable .json."""
-    plain = {
-        key: value for key, value in payload.items() if key not in ("state_dict", "positions")
-    }
+    plain = {key: value for key, value in payload.items() if key not in ("state_dict", "positions")}
     write_json(file, {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, **plain})
 
 
@@ -54,9 +64,22 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
         raise RemitError(
             f"{file}: not found; expected a {kind} checkpoint; build it with snakemake or check the path."
         ) from None
-    except (RuntimeError, EOFError, OSError, BadZipFile, pickle.UnpicklingError, ValueError, KeyError,
-            TypeError, AttributeError, IndexError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        BadZipFile,
+        pickle.UnpicklingError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        UnicodeDecodeError,
+    ) as error:
+        reason = (
+            str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        )
         raise RemitError(
             f"{file}: cannot be read as a checkpoint ({reason}); expected a whole {kind} checkpoint of "
             "remit (tensors and plain values only); replace or rebuild it."
@@ -73,7 +96,9 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
         )
     missing = [key for key in _REQUIRED if key not in content]
     if missing:
-        raise RemitError(f"{file}: lacks {', '.join(missing)}; expected a whole checkpoint; rebuild it.")
+        raise RemitError(
+            f"{file}: lacks {', '.join(missing)}; expected a whole checkpoint; rebuild it."
+        )
     return content
 
 
@@ -85,7 +110,11 @@ def check_equal(file: Path, what: str, found: Any, expected: Any, origin: str) -
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         for key in sorted(set(found) | set(expected)):
             check_equal(
-                file, f"{what}.{key}", found.get(key, "nothing"), expected.get(key, "nothing"), origin
+                file,
+                f"{what}.{key}",
+                found.get(key, "nothing"),
+                expected.get(key, "nothing"),
+                origin,
             )
         return
     if found != expected:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from remit.dataset.windows import read_metadata
+from remit.dataset.windows import WindowsFile
 from remit.errors import RemitError
 from remit.nn.encoder import Encoder, EncoderSettings
 from remit.recordings.channels import electrode_positions
@@ -18,10 +17,9 @@ from remit.recordings.channels import electrode_positions
 _SIGNAL_KEYS = ("sampling_rate", "channels", "window_samples", "units")
 
 
-def signal_of(file: Path) -> dict[str, Any]:
+def signal_of(dataset: WindowsFile) -> dict[str, Any]:
     """The properties of a dataset's signal that a model is made for."""
-    metadata = read_metadata(file)
-    return {key: metadata[key] for key in _SIGNAL_KEYS}
+    return {key: dataset.metadata[key] for key in _SIGNAL_KEYS}
 
 
 def encoder_settings(model: Mapping[str, Any], samples_per_token: int) -> EncoderSettings:
@@ -35,13 +33,15 @@ def encoder_settings(model: Mapping[str, Any], samples_per_token: int) -> Encode
     return EncoderSettings(samples_per_token=samples_per_token, **model)
 
 
-def build_encoder(settings: EncoderSettings, channels: Sequence[str]) -> tuple[Encoder, torch.Tensor]:
+def build_encoder(
+    settings: EncoderSettings, channels: Sequence[str]
+) -> tuple[Encoder, torch.Tensor]:
     """A new encoder for these electrodes, and their positions [C, 3] in metres."""
     positions_C3 = torch.from_numpy(electrode_positions(channels).astype(np.float32))
     return Encoder(settings, positions_C3), positions_C3
 
 
-def sources_of(file: Path) -> dict[str, str]:
+def sources_of(dataset: WindowsFile) -> dict[str, str]:
     """SHA-256 of the source file of each recording in a dataset."""
-    sources: Mapping[str, Mapping[str, Any]] = read_metadata(file)["sources"]
+    sources: Mapping[str, Mapping[str, Any]] = dataset.metadata["sources"]
     return {recording: str(source["sha256"]) for recording, source in sources.items()}

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from remit.config import Execution, Finetuning, Sequences, Settings
 from remit.dataset.sequences import TokenSequences, load_sequences
 from remit.dataset.splits import read_split
-from remit.dataset.windows import open_dataset, read_metadata
+from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.evaluation.metrics import participant_metrics, with_intervals
 from remit.files import atomic_write, sha256_of
@@ -64,7 +64,8 @@ class Participants:
         self, encoder: Encoder, sequences: TokenSequences, device: torch.device, *, keep: bool
     ) -> None:
         unlabelled = [
-            name for name, label in zip(sequences.participants, sequences.labels, strict=True)
+            name
+            for name, label in zip(sequences.participants, sequences.labels, strict=True)
             if label is None
         ]
         if unlabelled:
@@ -118,7 +119,7 @@ class Participants:
         """Carry the gradient of the embeddings into the encoder's parameters."""
         for row, participant in enumerate(chosen):
             for group, count in self._sums(participant):
-                torch.autograd.backward(self._part_D(group, count), gradient_ND[row])
+                torch.autograd.backward([self._part_D(group, count)], [gradient_ND[row]])
 
 
 def _class_weights(labels_N: torch.Tensor, kind: str) -> torch.Tensor:
@@ -173,11 +174,11 @@ def _cross_entropy(labels: np.ndarray, probabilities: np.ndarray, weights: np.nd
 
 
 def load_backbone(
-    file: Path, name: ModelName, settings: FinetuneSettings, primary: Path
+    file: Path, name: ModelName, settings: FinetuneSettings, dataset: WindowsFile
 ) -> tuple[dict[str, Any], Encoder, torch.Tensor]:
     """Load a pretrained backbone strictly, checked against name, configuration and data."""
     content = checkpoint.load(file, "pretrained")
-    metadata = read_metadata(primary)
+    metadata = dataset.metadata
     samples = round(settings.sequences.token_seconds * float(metadata["sampling_rate"]))
     checkpoint.check_equal(file, "name", content["name"], str(name), "the file's name")
     checkpoint.check_equal(file, "d_model", content["encoder"]["d_model"], name.d_model, "the name")
@@ -185,18 +186,25 @@ def load_backbone(
         file, "num_layers", content["encoder"]["num_layers"], name.num_layers, "the name"
     )
     checkpoint.check_equal(
-        file, "channels", list(content["channels"]), list(metadata["channels"]), "the primary dataset"
+        file,
+        "channels",
+        list(content["channels"]),
+        list(metadata["channels"]),
+        "the primary dataset",
     )
     expected = encoder_settings(settings.model, samples)
     checkpoint.check_equal(
         file, "encoder", content["encoder"], expected.to_dict(), "name and configuration"
     )
     checkpoint.check_equal(
-        file, "sequences", content["settings"]["sequences"],
-        settings.sequences.model_dump(mode="json"), "the configuration",
+        file,
+        "sequences",
+        content["settings"]["sequences"],
+        settings.sequences.model_dump(mode="json"),
+        "the configuration",
     )
     checkpoint.check_equal(
-        file, "signal", content["data"]["signal"], signal_of(primary), "the primary dataset"
+        file, "signal", content["data"]["signal"], signal_of(dataset), "the primary dataset"
     )
     encoder, positions_C3 = build_encoder(expected, metadata["channels"])
     checkpoint.load_weights(encoder, content["state_dict"], file)
@@ -218,7 +226,6 @@ def finetune(
     split_file: Path,
     output: Path,
     predictions: Path,
-    threads: int,
     execution: Execution,
     log: Callable[[str], None],
 ) -> None:
@@ -227,17 +234,18 @@ def finetune(
     Raises :class:`RemitError` when backbone, data, split and settings do not fit together.
     """
     options = settings.finetuning
-    device = prepare(execution.device, threads)
-    metadata = read_metadata(primary)
+    device = prepare(execution.device, execution.training_threads)
+    dataset = open_dataset(primary)
+    metadata = dataset.metadata
     split = read_split(split_file)
-    split.check_against(open_dataset(primary).participants())
-    content, encoder, positions_C3 = load_backbone(backbone, name, settings, primary)
+    split.check_against(dataset.participants)
+    content, encoder, positions_C3 = load_backbone(backbone, name, settings, dataset)
     encoder.to(device).eval()
     frozen = options.freeze_backbone
     encoder.requires_grad_(not frozen)
 
     def part(which: str) -> Participants:
-        sequences = load_sequences(primary, split.part(which), settings.sequences)
+        sequences = load_sequences(dataset, split.part(which), settings.sequences)
         return Participants(encoder, sequences, device, keep=frozen)
 
     train, val = part("train"), part("val")
@@ -262,7 +270,7 @@ def finetune(
         "simulated": metadata["simulated"],
         "content_sha256": metadata["content_sha256"],
         "split_sha256": sha256_of(split_file),
-        "signal": signal_of(primary),
+        "signal": signal_of(dataset),
         "participants": {which: split.part(which) for which in ("train", "val", "test")},
     }
     pretrained = {
@@ -274,10 +282,15 @@ def finetune(
         "seen_of_held_out": overlap,
     }
     all_settings = settings.model_dump(mode="json")
-    tracker = _track(execution, name, metadata, pretrained, all_settings, primary, log)
+    tracker = _track(execution, name, dataset, pretrained, all_settings, log)
     state = TrainingState(
         output,
-        {"name": str(name), "settings": all_settings, "data": data, "from": pretrained["fingerprint"]},
+        {
+            "name": str(name),
+            "settings": all_settings,
+            "data": data,
+            "from": pretrained["fingerprint"],
+        },
         log,
     )
     best, history = _fit(encoder, head, train, val, options, state, tracker, log)
@@ -297,7 +310,9 @@ def finetune(
         for row, person in enumerate(people.names):
             frame.append(
                 {
-                    "Participant": person, "part": which, "Remission": int(labels[row]),
+                    "Participant": person,
+                    "part": which,
+                    "Remission": int(labels[row]),
                     "probability": float(probabilities[row]),
                     "windows_used": people.sequences.windows_used[row],
                     "windows_bad": people.sequences.windows_bad[row],
@@ -318,7 +333,10 @@ def finetune(
         "best_epoch": best["epoch"],
         "metrics": results,
         "state_dict": {
-            **{f"encoder.{key}": value.detach().cpu() for key, value in encoder.state_dict().items()},
+            **{
+                f"encoder.{key}": value.detach().cpu()
+                for key, value in encoder.state_dict().items()
+            },
             **{f"head.{key}": value.detach().cpu() for key, value in head.state_dict().items()},
         },
     }
@@ -327,7 +345,7 @@ def finetune(
     checkpoint.save_card(card, "finetuned", payload)
     checkpoint.save(output, "finetuned", payload)
     state.remove()
-    _log_result(tracker, name, encoder, head, payload, primary, settings, [card, predictions])
+    _log_result(tracker, name, encoder, head, payload, dataset, settings, [card, predictions])
     summary = results["test"]
     log(
         f"fine-tune {name}: best epoch {best['epoch']}; test (n={summary['n']}): accuracy "
@@ -352,7 +370,9 @@ def _fit(
     log: Callable[[str], None],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The loop; returns the best epoch (by validation F1, ties by loss) and the numbers of each."""
-    groups = [{"params": list(head.parameters()), "lr": options.learning_rate}]
+    groups: list[dict[str, Any]] = [
+        {"params": list(head.parameters()), "lr": options.learning_rate}
+    ]
     train_backbone = not options.freeze_backbone
     if train_backbone:
         groups.append({"params": list(encoder.parameters()), "lr": options.backbone_learning_rate})
@@ -375,7 +395,9 @@ def _fit(
         began = time.perf_counter()
         seed_all(options.seed, _DROPOUT, epoch)
         head.train()
-        order = np.random.default_rng([options.seed, _ORDER, epoch]).permutation(len(train)).tolist()
+        order = (
+            np.random.default_rng([options.seed, _ORDER, epoch]).permutation(len(train)).tolist()
+        )
         size = options.batch_size
         batches = [order[first : first + size] for first in range(0, len(order), size)]
         losses = []
@@ -383,7 +405,10 @@ def _fit(
             optimiser.zero_grad(set_to_none=True)
             losses.append(
                 _step(
-                    train, head, batches[first : first + options.gradient_accumulation], weights,
+                    train,
+                    head,
+                    batches[first : first + options.gradient_accumulation],
+                    weights,
                     train_backbone=train_backbone,
                 )
             )
@@ -407,7 +432,9 @@ def _fit(
         history.append(entry)
         if (entry["val_f1"], -entry["val_loss"]) > (best["f1"], -best["loss"]):
             best = {
-                "epoch": epoch, "f1": entry["val_f1"], "loss": entry["val_loss"],
+                "epoch": epoch,
+                "f1": entry["val_f1"],
+                "loss": entry["val_loss"],
                 "head": {k: v.detach().cpu().clone() for k, v in head.state_dict().items()},
             }
             if train_backbone:
@@ -419,9 +446,12 @@ def _fit(
             state.save(
                 epoch,
                 {
-                    "head": head.state_dict(), "encoder": encoder.state_dict(),
-                    "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-                    "history": history, "best": best,
+                    "head": head.state_dict(),
+                    "encoder": encoder.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "history": history,
+                    "best": best,
                 },
             )
         auc = "undefined" if entry["val_auc"] is None else f"{entry['val_auc']:.3f}"
@@ -438,11 +468,16 @@ def _write_predictions(
 ) -> None:
     schema = pa.schema(
         [
-            ("Participant", pa.string()), ("part", pa.string()), ("Remission", pa.int8()),
-            ("probability", pa.float64()), ("windows_used", pa.int32()), ("windows_bad", pa.int32()),
+            ("Participant", pa.string()),
+            ("part", pa.string()),
+            ("Remission", pa.int8()),
+            ("probability", pa.float64()),
+            ("windows_used", pa.int32()),
+            ("windows_bad", pa.int32()),
         ],
         metadata={
-            "model": name.finetuned, "cohort": str(metadata["cohort"]),
+            "model": name.finetuned,
+            "cohort": str(metadata["cohort"]),
             "simulated": str(metadata["simulated"]).lower(),
             "content_sha256": str(metadata["content_sha256"]),
         },
@@ -455,16 +490,18 @@ def _write_predictions(
 def _track(
     execution: Execution,
     name: ModelName,
-    metadata: dict[str, Any],
+    dataset: WindowsFile,
     pretrained: dict[str, Any],
     settings: dict[str, Any],
-    primary: Path,
     log: Callable[[str], None],
 ) -> Tracker:
+    metadata = dataset.metadata
     tracker = Tracker(
-        execution, name.finetuned,
+        execution,
+        name.finetuned,
         {
-            "remit.stage": "fine-tuning", "remit.model": name.finetuned,
+            "remit.stage": "fine-tuning",
+            "remit.model": name.finetuned,
             "remit.dataset": str(metadata["dataset"]),
             "remit.content_sha256": str(metadata["content_sha256"]),
             "remit.simulated": str(metadata["simulated"]).lower(),
@@ -480,7 +517,9 @@ def _track(
     if built:
         tracker.tags({"remit.dataset_run_id": built})
     tracker.params({"name": name.finetuned, **settings, "pretraining": pretrained["settings"]})
-    tracker.dataset(primary, metadata, "fine-tuning", {"remit.cohort": str(metadata["cohort"])})
+    tracker.dataset(
+        dataset.path, metadata, "fine-tuning", {"remit.cohort": str(metadata["cohort"])}
+    )
     return tracker
 
 
@@ -490,7 +529,7 @@ def _log_result(
     encoder: Encoder,
     head: ClassifierHead,
     payload: dict[str, Any],
-    primary: Path,
+    dataset: WindowsFile,
     settings: FinetuneSettings,
     files: list[Path],
 ) -> None:
@@ -514,10 +553,11 @@ def _log_result(
         ParticipantClassifier(
             encoder.cpu(), head.cpu(), context_windows=settings.sequences.context_windows
         ).eval(),
-        _example(primary, payload["data"]["participants"]["train"][0]),
+        _example(dataset, payload["data"]["participants"]["train"][0]),
         name.finetuned,
         {
-            "simulated": payload["data"]["simulated"], "channels": payload["channels"],
+            "simulated": payload["data"]["simulated"],
+            "channels": payload["channels"],
             "input": "float32 microvolt [windows, channels, samples] of one recording, in time order",
             "output": "logits [1, 2]; softmax gives the probability of remission in column 1",
         },
@@ -530,9 +570,9 @@ def _log_result(
     tracker.finish()
 
 
-def _example(primary: Path, participant: str) -> np.ndarray:
+def _example(dataset: WindowsFile, participant: str) -> np.ndarray:
     """Some windows of one participant [W, C, L], as an example of the model's input."""
-    signal_WCL: np.ndarray = open_dataset(primary).signal_WCS([participant])[:4]
+    signal_WCL: np.ndarray = dataset.signal_WCS([participant])[:4]
     if len(signal_WCL) < 2:
         signal_WCL = np.repeat(signal_WCL, 2, axis=0)
     return np.ascontiguousarray(signal_WCL, dtype=np.float32)

@@ -21,17 +21,17 @@ import torch
 from remit.config import Execution, Pretraining, Sequences, Settings
 from remit.dataset.sequences import TokenSequences, load_sequences
 from remit.dataset.splits import ParticipantSplit, read_split
-from remit.dataset.windows import open_dataset, read_metadata
+from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.naming import MASKING_STYLES, ModelName
 from remit.nn.encoder import Encoder
 from remit.nn.heads import LogSpectrum, ReconstructionHead, reconstruction_loss
 from remit.nn.masking import Corruption, draw_corruption, sequence_mask
+from remit.tracking import Tracker
 from remit.training import checkpoint
 from remit.training.data import build_encoder, encoder_settings, signal_of, sources_of
 from remit.training.runtime import prepare, seed_all, versions
 from remit.training.state import TrainingState
-from remit.tracking import Tracker
 
 RESULT_VERSION = 1  # raise when a change here alters a pretrained backbone
 
@@ -48,7 +48,9 @@ class PretrainSettings(Settings):
     pretraining: Pretraining
 
 
-def keep_aside(participants: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+def keep_aside(
+    participants: Sequence[str], fraction: float, seed: int
+) -> tuple[list[str], list[str]]:
     """Divide training participants into those that train and those that decide when to stop."""
     ordered = sorted(participants)
     count = max(1, round(len(ordered) * fraction))
@@ -62,17 +64,21 @@ def keep_aside(participants: Sequence[str], fraction: float, seed: int) -> tuple
     return [name for name in ordered if name not in aside], sorted(aside)
 
 
-def _refuse_overlap(primary: Path, corpora: Sequence[Path], held_out: set[str]) -> None:
+def _refuse_overlap(
+    primary: WindowsFile, corpora: Sequence[WindowsFile], held_out: set[str]
+) -> None:
     """A recording of a held-out participant must not come back through another cohort."""
-    frame = open_dataset(primary).frame()
-    recordings = frame.loc[frame["Participant"].isin(held_out), "recording"].unique()
-    primary_sources = sources_of(primary)
-    hidden = {primary_sources[str(name)]: str(name) for name in recordings}
+    sources = sources_of(primary)
+    hidden = {
+        sources[recording]: recording
+        for participant, recording in primary.content_sha256
+        if participant in held_out
+    }
     for corpus in corpora:
         for recording, digest in sources_of(corpus).items():
             if digest in hidden:
                 raise RemitError(
-                    f"{corpus}: recording '{recording}' is the same file as '{hidden[digest]}' of a "
+                    f"{corpus.path}: recording '{recording}' is the same file as '{hidden[digest]}' of a "
                     "held-out participant; expected corpora free of them; take it out of the extra "
                     "cohort, or set pretraining.transductive."
                 )
@@ -84,7 +90,8 @@ def _join(parts: Sequence[TokenSequences], cohorts: Sequence[str]) -> TokenSeque
     people_shift = np.cumsum([0, *(len(part.participants) for part in parts)])
     return TokenSequences(
         participants=tuple(
-            f"{cohort}/{name}" for part, cohort in zip(parts, cohorts, strict=True)
+            f"{cohort}/{name}"
+            for part, cohort in zip(parts, cohorts, strict=True)
             for name in part.participants
         ),
         labels=tuple(None for part in parts for _ in part.participants),
@@ -128,14 +135,23 @@ class Reconstruction(torch.nn.Module):
         low, high = settings.spectrum_hz
         samples = encoder.settings.samples_per_token
         self.spectrum = LogSpectrum(samples, sampling_rate, low, high)
-        self.head = ReconstructionHead(encoder.settings.d_model, samples, self.spectrum.num_frequencies)
+        self.head = ReconstructionHead(
+            encoder.settings.d_model, samples, self.spectrum.num_frequencies
+        )
         step_seconds = samples / sampling_rate
         low_s, high_s = settings.block_seconds
-        self.block_steps = (max(1, round(low_s / step_seconds)), max(1, round(high_s / step_seconds)))
+        self.block_steps = (
+            max(1, round(low_s / step_seconds)),
+            max(1, round(high_s / step_seconds)),
+        )
         self.corruption = Corruption(*MASKING_STYLES[name.masking_style])
 
     def masked_batch(
-        self, sequences: TokenSequences, indices: np.ndarray, seed: Sequence[int], device: torch.device
+        self,
+        sequences: TokenSequences,
+        indices: np.ndarray,
+        seed: Sequence[int],
+        device: torch.device,
     ) -> MaskedBatch:
         """Draw the masks of some sequences; each from ``seed`` and its own index only."""
         samples_BKCS, valid_BK = sequences.batch(indices, device)
@@ -144,8 +160,12 @@ class Reconstruction(torch.nn.Module):
         for index in indices:
             rng = np.random.default_rng([*seed, int(index)])
             mask_KC = sequence_mask(
-                sequences.valid_steps(int(index)), K, C, self.name.mask_ratio,
-                block_steps=self.block_steps, rng=rng,
+                sequences.valid_steps(int(index)),
+                K,
+                C,
+                self.name.mask_ratio,
+                block_steps=self.block_steps,
+                rng=rng,
                 single_channel_fraction=self.settings.single_channel_fraction,
             )
             token_KC, source_KC = draw_corruption(
@@ -160,20 +180,32 @@ class Reconstruction(torch.nn.Module):
     def forward(self, batch: MaskedBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss on masked tokens and its parts."""
         tokens_BKCD = self.encoder(
-            batch.samples_BKCS, valid_BK=batch.valid_BK, masked_BKC=batch.token_BKC,
+            batch.samples_BKCS,
+            valid_BK=batch.valid_BK,
+            masked_BKC=batch.token_BKC,
             source_BKC=batch.source_BKC,
         )
         waveform, spectrum = self.head(tokens_BKCD)
         true_spectrum = self.spectrum(batch.samples_BKCS)
         loss, parts = reconstruction_loss(
-            waveform, batch.samples_BKCS, spectrum, true_spectrum, batch.masked_BKC,
+            waveform,
+            batch.samples_BKCS,
+            spectrum,
+            true_spectrum,
+            batch.masked_BKC,
             waveform_weight=self.settings.waveform_weight,
             spectrum_weight=self.settings.spectrum_weight,
         )
         if not self.training:
-            parts = parts | _explained(
-                waveform[batch.masked_BKC], batch.samples_BKCS[batch.masked_BKC], "waveform"
-            ) | _explained(spectrum[batch.masked_BKC], true_spectrum[batch.masked_BKC], "spectrum")
+            parts = (
+                parts
+                | _explained(
+                    waveform[batch.masked_BKC], batch.samples_BKCS[batch.masked_BKC], "waveform"
+                )
+                | _explained(
+                    spectrum[batch.masked_BKC], true_spectrum[batch.masked_BKC], "spectrum"
+                )
+            )
         return loss, parts
 
 
@@ -196,7 +228,8 @@ def learning_rate(step: int, total: int, settings: Pretraining) -> float:
 
 def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices only: not biases, norms, the mask token or Mamba's own scalars."""
-    decayed, plain = [], []
+    decayed: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
     for parameter in module.parameters():
         if not parameter.requires_grad:
             continue
@@ -209,7 +242,11 @@ def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[
 
 
 def _evaluate(
-    model: Reconstruction, sequences: TokenSequences, seed: int, batch_size: int, device: torch.device
+    model: Reconstruction,
+    sequences: TokenSequences,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
 ) -> dict[str, float]:
     """Loss and explained variance on participants kept aside; the same masks at every epoch."""
     model.eval()
@@ -243,7 +280,6 @@ def pretrain(
     split_file: Path,
     corpora: Sequence[Path],
     output: Path,
-    threads: int,
     execution: Execution,
     log: Callable[[str], None],
 ) -> None:
@@ -252,24 +288,25 @@ def pretrain(
     Raises :class:`RemitError` when data, split and settings do not fit together.
     """
     options = settings.pretraining
-    device = prepare(execution.device, threads)
-    metadata = read_metadata(primary)
+    device = prepare(execution.device, execution.training_threads)
+    data_file = open_dataset(primary)
+    corpus_files = [open_dataset(corpus) for corpus in corpora]
+    metadata = data_file.metadata
     split = read_split(split_file)
-    split.check_against(open_dataset(primary).participants())
+    split.check_against(data_file.participants)
     training, aside = _participants(split, options)
     held_out = {*split.part("train"), *split.part("val"), *split.part("test")} - {*training, *aside}
-    _refuse_overlap(primary, corpora, held_out)
-    for corpus in corpora:
-        checkpoint.check_equal(
-            corpus, "signal", signal_of(corpus), signal_of(primary), "the primary dataset"
-        )
-    parts = [load_sequences(primary, training, settings.sequences)]
+    _refuse_overlap(data_file, corpus_files, held_out)
+    parts = [load_sequences(data_file, training, settings.sequences)]
     cohorts = [str(metadata["cohort"])]
-    for corpus in corpora:
-        parts.append(load_sequences(corpus, open_dataset(corpus).participants(), settings.sequences))
-        cohorts.append(str(read_metadata(corpus)["cohort"]))
+    for corpus in corpus_files:
+        checkpoint.check_equal(
+            corpus.path, "signal", signal_of(corpus), signal_of(data_file), "the primary dataset"
+        )
+        parts.append(load_sequences(corpus, corpus.participants, settings.sequences))
+        cohorts.append(str(corpus.metadata["cohort"]))
     train = _join(parts, cohorts)
-    stop = _join([load_sequences(primary, aside, settings.sequences)], cohorts[:1])
+    stop = _join([load_sequences(data_file, aside, settings.sequences)], cohorts[:1])
     log(
         f"pretrain {name}: {len(train.participants)} participants, {len(train)} sequences of "
         f"{train.num_steps} x {train.signal_WCL.shape[1]} tokens; {len(stop.participants)} participants "
@@ -289,10 +326,10 @@ def pretrain(
         "cohort": metadata["cohort"],
         "simulated": metadata["simulated"],
         "content_sha256": metadata["content_sha256"],
-        "signal": signal_of(primary),
+        "signal": signal_of(data_file),
         "corpora": {
-            cohort: read_metadata(corpus)["content_sha256"]
-            for cohort, corpus in zip(cohorts[1:], corpora, strict=True)
+            str(corpus.metadata["cohort"]): corpus.metadata["content_sha256"]
+            for corpus in corpus_files
         },
         "participants_seen": {
             "training": list(train.participants),
@@ -302,9 +339,11 @@ def pretrain(
     }
     all_settings = settings.model_dump(mode="json")
     tracker = Tracker(
-        execution, str(name),
+        execution,
+        str(name),
         {
-            "remit.stage": "pretraining", "remit.model": str(name),
+            "remit.stage": "pretraining",
+            "remit.model": str(name),
             "remit.dataset": str(metadata["dataset"]),
             "remit.content_sha256": str(metadata["content_sha256"]),
             "remit.simulated": str(metadata["simulated"]).lower(),
@@ -411,16 +450,17 @@ def _fit(
                 "epoch": epoch,
                 "loss": entry["held_out_loss"],
                 "encoder": _cpu_copy(model.encoder),
-                "decoder": _cpu_copy(model.head) | {
-                    f"spectrum.{key}": value for key, value in _cpu_copy(model.spectrum).items()
-                },
+                "decoder": _cpu_copy(model.head)
+                | {f"spectrum.{key}": value for key, value in _cpu_copy(model.spectrum).items()},
             }
         tracker.metrics(entry, epoch)
         state.save(
             epoch,
             {
-                "model": model.state_dict(), "optimiser": optimiser.state_dict(),
-                "history": history, "best": best,
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "history": history,
+                "best": best,
             },
         )
         log(

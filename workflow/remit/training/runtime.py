@@ -44,14 +44,24 @@ def versions() -> dict[str, str]:
     found = {
         "remit": remit.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
     }
     try:
         commit = subprocess.run(
-            ["git", "-C", str(Path(remit.__file__).parent), "describe", "--always", "--dirty",
-             "--abbrev=12"],
-            capture_output=True, text=True, timeout=10, check=True,
+            [
+                "git",
+                "-C",
+                str(Path(remit.__file__).parent),
+                "describe",
+                "--always",
+                "--dirty",
+                "--abbrev=12",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         commit = "unknown"

@@ -1,0 +1,54 @@
+"""What all tests share: where things are, and how a command is run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED_DATA = Path(os.environ.get("REMIT_SHARED_DATA", ROOT.parent / "shared" / "data"))
+BIN = Path(sys.executable).parent
+
+
+def run(*command: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = 600):
+    """Run a command; its output is stdout and stderr together."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=timeout,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+
+
+def snakemake(*arguments: object, cwd: Path, config: Path | None = None, timeout: float = 600):
+    """Run the workflow of this checkout in another folder."""
+    overlay = ["--configfile", config] if config else []
+    return run(
+        BIN / "snakemake",
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--directory",
+        cwd,
+        *overlay,
+        *arguments,
+        cwd=cwd,
+        timeout=timeout,
+    )
+
+
+def remit(*arguments: object, cwd: Path, timeout: float = 600):
+    return run(BIN / "remit", *arguments, cwd=cwd, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real recordings; the test is skipped where they are not."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real recordings are not at {SHARED_DATA} (set REMIT_SHARED_DATA)")
+    return SHARED_DATA

@@ -1,0 +1,298 @@
+"""What Snakemake plans, on empty files: which jobs, and for which reason."""
+
+import os
+import re
+import shutil
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, snakemake
+
+pytestmark = pytest.mark.dag
+
+MODEL = "mamba2_eeg_d256_l2_m20_mae"
+TARGET = f"results/finetuned/{MODEL}_finetuned_best.pt"
+OTHER = "mamba2_eeg_d256_l2_m40_bert"
+PEOPLE = 3
+
+
+def overlay(folder, **settings):
+    base = {"cohorts": {"simulated": {"simulate": {"participants": PEOPLE}}}}
+    file = folder / "mine.yaml"
+    file.write_text(yaml.safe_dump(base | settings))
+    return file
+
+
+def plan(folder, *targets, config=None):
+    """The number of jobs per rule, and the reasons per rule."""
+    done = snakemake("-n", *targets, cwd=folder, config=config)
+    assert done.returncode == 0, done.stdout
+    if "Nothing to be done" in done.stdout:
+        return {}, {}
+    table = done.stdout.split("Job stats:", 1)[1].split("total", 1)[0]
+    jobs = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+) +(\d+)$", table, re.M)}
+    reasons = {}
+    for m in re.finditer(
+        r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    reason: (.*)$", done.stdout, re.M
+    ):
+        reasons.setdefault(m[1], set()).add(re.sub(r":.*", "", m[2]))
+    return jobs, reasons
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder in which everything seems to be made, with Snakemake's record of how."""
+    folder = tmp_path_factory.mktemp("built")
+    config = overlay(folder)
+    done = snakemake("-n", cwd=folder, config=config)
+    for outputs in re.findall(r"^    output: (.*)$", done.stdout, re.M):
+        for name in outputs.split(", "):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(name)
+    (folder / "results/pretrained" / f"{MODEL}.json").write_text("{}")
+    touched = snakemake("--touch", "--forceall", cwd=folder, config=config)
+    assert touched.returncode == 0, touched.stdout
+    return folder
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(built, folder, symlinks=True)  # keeps the times
+    return folder
+
+
+def test_an_empty_folder_plans_the_whole_chain(tmp_path):
+    jobs, reasons = plan(tmp_path, TARGET, config=overlay(tmp_path))
+    assert jobs == {
+        "simulate": PEOPLE,
+        "windows": PEOPLE,
+        "cohort_sheet": 1,
+        "primary_dataset": 1,
+        "split": 1,
+        "pretrain": 1,
+        "finetune": 1,
+    }
+    assert reasons["pretrain"] == {"Missing output files"}
+
+
+def test_snakemake_alone_builds_the_default_model_and_its_report(tmp_path):
+    jobs, _ = plan(tmp_path, config=overlay(tmp_path))
+    assert jobs["finetune"] == jobs["model_report"] == jobs["all"] == 1
+
+
+def test_nothing_is_planned_when_everything_is_there(built):
+    assert plan(built, config=built / "mine.yaml") == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"finetuning": {"epochs": 3}}, {"finetune": 1, "model_report": 1, "all": 1}),
+        (
+            {"pretraining": {"learning_rate": 0.01}},
+            {"pretrain": 1, "finetune": 1, "model_report": 1, "all": 1},
+        ),
+        (
+            {"split": {"seed": 1}},
+            {"split": 1, "pretrain": 1, "finetune": 1, "model_report": 1, "all": 1},
+        ),
+        (
+            {"preprocessing": {"offset": "median"}},
+            {
+                "windows": PEOPLE,
+                "primary_dataset": 1,
+                "split": 1,
+                "pretrain": 1,
+                "finetune": 1,
+                "model_report": 1,
+                "all": 1,
+            },
+        ),
+        ({"sweep": {"mask_percents": [20]}}, {}),
+        (
+            {
+                "execution": {
+                    "device": "cpu",
+                    "training_threads": 1,
+                    "training_mem_mb": 9000,
+                    "gpu": 1,
+                    "mlflow": False,
+                    "mlflow_uri": "http://127.0.0.1:1",
+                }
+            },
+            {},
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_a_setting_replans_what_it_is_given_to(copy, settings, expected):
+    jobs, reasons = plan(copy, config=overlay(copy, **settings))
+    assert jobs == expected
+    if expected:
+        first = next(iter(expected))
+        assert reasons[first] == {"Params have changed since last execution"}, reasons
+
+
+def test_a_touched_checkpoint_replans_nothing(copy):
+    for name in (
+        f"results/pretrained/{MODEL}.pt",
+        "results/windows/simulated/sim-001_rest.parquet",
+    ):
+        os.utime(copy / name)
+    assert plan(copy, config=copy / "mine.yaml")[0] == {}
+
+
+def test_another_model_reuses_data_and_split(built):
+    jobs, _ = plan(
+        built, f"results/finetuned/{OTHER}_finetuned_best.pt", config=built / "mine.yaml"
+    )
+    assert jobs == {"pretrain": 1, "finetune": 1}
+
+
+def test_a_sweep_trains_what_is_missing_and_compares_once(built):
+    jobs, _ = plan(built, "sweep", config=built / "mine.yaml")
+    assert jobs == {"pretrain": 13, "finetune": 13, "comparison": 1, "sweep": 1}
+
+
+def test_a_drop_in_backbone_is_used(copy):
+    drop_in = copy / "resources/pretrained" / f"{OTHER}.pt"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("weights")
+    jobs, _ = plan(copy, f"results/finetuned/{OTHER}_finetuned_best.pt", config=copy / "mine.yaml")
+    assert jobs == {"finetune": 1}
+
+
+def test_a_backbone_placed_by_hand_is_used_though_data_are_newer(copy):
+    placed = copy / "results/pretrained" / f"{OTHER}.pt"
+    placed.write_text("weights")
+    os.utime(placed, (1, 1))
+    jobs, _ = plan(copy, f"results/finetuned/{OTHER}_finetuned_best.pt", config=copy / "mine.yaml")
+    assert jobs == {"finetune": 1}
+
+
+def test_extra_cohorts_are_built_for_pretraining_only(copy):
+    config = overlay(copy, pretraining={"extra_cohorts": ["more"]})
+    values = yaml.safe_load(config.read_text())
+    values["cohorts"]["more"] = {"simulate": {"participants": 2, "seed": 8}}
+    config.write_text(yaml.safe_dump(values))
+    jobs, _ = plan(copy, config=config)
+    assert jobs == {
+        "simulate": 2,
+        "windows": 2,
+        "cohort_sheet": 1,
+        "corpus": 1,
+        "pretrain": 1,
+        "finetune": 1,
+        "model_report": 1,
+        "all": 1,
+    }
+
+
+def sheet_cohort(folder, people, **settings):
+    raw = folder / "raw"
+    raw.mkdir(exist_ok=True)
+    lines = ["participant\trecording\tpath\tremission"]
+    for name, label in people:
+        (raw / f"{name}.edf").touch()
+        lines.append(f"{name}\t{name}_rest\t{name}.edf\t{label}")
+    (raw / "sheet.tsv").write_text("\n".join(lines) + "\n")
+    return overlay(folder, cohort="mine", cohorts={"mine": {"sheet": "raw/sheet.tsv"}}, **settings)
+
+
+def test_a_cohort_sheet_gives_one_job_per_recording(tmp_path):
+    config = sheet_cohort(tmp_path, [("a", 1), ("b", 0), ("c", "")])
+    jobs, _ = plan(
+        tmp_path, "results/primary/8s_af7-af8-tp9-tp10_primary_dataset.parquet", config=config
+    )
+    assert jobs == {"cohort_sheet": 1, "windows": 3, "primary_dataset": 1}
+
+
+def test_a_changed_label_replans_that_recording(tmp_path):
+    config = sheet_cohort(tmp_path, [("a", 1), ("b", 0)])
+    target = "results/primary/8s_af7-af8-tp9-tp10_primary_dataset.parquet"
+    for name in (
+        "windows/mine/a_rest.parquet",
+        "windows/mine/b_rest.parquet",
+        "cohorts/mine.tsv",
+        target.removeprefix("results/"),
+    ):
+        file = tmp_path / "results" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    snakemake("--touch", "--forceall", target, cwd=tmp_path, config=config)
+    assert plan(tmp_path, target, config=config) == ({}, {})
+    sheet_cohort(tmp_path, [("a", 0), ("b", 0)])
+    jobs, _ = plan(tmp_path, target, config=config)
+    assert jobs == {"cohort_sheet": 1, "windows": 1, "primary_dataset": 1}
+
+
+def one_line_error(done):
+    """The one line that a person sees; no traceback anywhere."""
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line.startswith("remit: ")]
+    assert len(lines) == 1, done.stdout
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "nearest"),
+    [
+        ("results/finetuned/mamba2_eeg_d0256_l2_m20_mae_finetuned_best.pt", MODEL),
+        (
+            "results/finetuned/mamba2_eeg_d256_l2_m120_mae_finetuned_best.pt",
+            "mamba2_eeg_d256_l2_m100_mae",
+        ),
+        ("results/pretrained/mamba2_eeg_d256_l2_m20_brt.pt", "mamba2_eeg_d256_l2_m20_bert"),
+        ("results/pretrained/mamba2_eeg_d256_l2_m20_mae_finetuned.pt", MODEL),
+    ],
+)
+def test_a_wrong_model_name_gets_the_nearest(tmp_path, target, nearest):
+    line = one_line_error(snakemake("-n", target, cwd=tmp_path))
+    assert f"Ask for {target.rpartition('/')[0]}/{nearest}" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"pretrainng": {}}, "Did you mean 'pretraining'"),
+        ({"model": {"masking_style": "bart"}}, "Did you mean 'bert'"),
+        ({"model": {"headdim": 48}}, "model.headdim is 48"),
+        ({"cohort": "nobody"}, "cohort 'nobody' is not in cohorts"),
+    ],
+)
+def test_a_wrong_setting_stops_before_any_job(tmp_path, settings, says):
+    assert says in one_line_error(
+        snakemake("-n", cwd=tmp_path, config=overlay(tmp_path, **settings))
+    )
+
+
+@pytest.mark.parametrize(
+    ("people", "says"),
+    [
+        ([("a", 1), ("../b", 0)], "cannot be a file name"),
+        ([("a", 1), ("b", 2)], "remission is '2'"),
+    ],
+)
+def test_a_wrong_sheet_stops_before_any_job(tmp_path, people, says):
+    config = sheet_cohort(tmp_path, [("a", 1)])
+    text = "participant\trecording\tpath\tremission\n"
+    text += "".join(f"{name}\t{name}_rest\tx.edf\t{label}\n" for name, label in people)
+    (tmp_path / "raw/sheet.tsv").write_text(text)
+    assert says in one_line_error(snakemake("-n", cwd=tmp_path, config=config))
+
+
+def test_a_missing_recording_is_named(tmp_path):
+    config = sheet_cohort(tmp_path, [("a", 1), ("b", 0)])
+    (tmp_path / "raw/b.edf").unlink()
+    line = one_line_error(snakemake("-n", cwd=tmp_path, config=config))
+    assert "raw/b.edf not found (1 of 2 missing)" in line
+
+
+def test_lint_and_graph_are_clean(tmp_path):
+    assert "good condition" in snakemake("--lint", cwd=ROOT).stdout
+    graph = snakemake("--rulegraph", cwd=tmp_path, config=overlay(tmp_path))
+    assert graph.returncode == 0
+    assert '"pretrain"' in graph.stdout

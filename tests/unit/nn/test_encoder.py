@@ -1,0 +1,211 @@
+"""The encoder: what may and what may not reach its output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from remit.nn.encoder import Encoder, EncoderSettings, electrode_encoding, pooled_sum
+
+# AF7, AF8, TP9, TP10 in metres, roughly; left and right mirror each other.
+MUSE = torch.tensor(
+    [[-0.055, 0.068, 0.01], [0.055, 0.068, 0.01], [-0.085, -0.045, -0.05], [0.085, -0.045, -0.05]]
+)
+SMALL = EncoderSettings(
+    d_model=16, num_layers=2, samples_per_token=8, d_state=4, headdim=8, chunk_size=8
+)
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(SMALL, MUSE)
+
+
+def samples(batch: int = 2, steps: int = 5, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, steps, 4, 8, generator=generator)
+
+
+def test_shape_and_order_of_tokens(encoder: Encoder) -> None:
+    tokens_BKCD = encoder(samples(3, 5))
+    assert tokens_BKCD.shape == (3, 5, 4, 16)
+    # A causal encoder shows the order: changing (k=2, c=1) changes nothing before flat index 9.
+    torch.manual_seed(0)
+    causal = Encoder(EncoderSettings(**(SMALL.to_dict() | {"bidirectional": False})), MUSE)
+    changed = samples(1, 5)
+    changed[0, 2, 1] += 1.0
+    difference_T = (causal(samples(1, 5)) - causal(changed)).abs().amax(-1).flatten()
+    assert (difference_T[:9] == 0).all() and (difference_T[9:] > 0).all()
+
+
+def test_every_parameter_is_trained(encoder: Encoder) -> None:
+    masked_BKC = torch.zeros(2, 5, 4, dtype=torch.bool)
+    masked_BKC[:, 1] = True
+    weights = torch.randn(2, 5, 4, 16)
+    (encoder(samples(), masked_BKC=masked_BKC) * weights).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("filling", [1e4, float("nan"), float("inf")])
+def test_masked_samples_cannot_leak(encoder: Encoder, filling: float) -> None:
+    masked_BKC = torch.zeros(2, 5, 4, dtype=torch.bool)
+    masked_BKC[0, 1:3, 2] = True
+    masked_BKC[1, 4] = True
+    source_BKC = torch.arange(20).reshape(1, 5, 4).repeat(2, 1, 1)
+    source_BKC[0, 0, 0] = 6  # flat index of (1, 2), which is masked
+    original = samples()
+    changed = original.clone()
+    changed[masked_BKC] = filling * torch.randn(int(masked_BKC.sum()), 8)
+    outputs, gradients = [], []
+    for content in (original, changed):
+        encoder.zero_grad()
+        tokens = encoder(content, masked_BKC=masked_BKC, source_BKC=source_BKC)
+        tokens.square().mean().backward()
+        outputs.append(tokens.detach())
+        gradients.append(encoder.embed.weight.grad.clone())
+    assert torch.equal(*outputs)
+    assert torch.equal(*gradients) and gradients[0].isfinite().all()
+
+
+def test_visible_samples_do_reach_the_output(encoder: Encoder) -> None:
+    changed = samples()
+    changed[0, 1, 2] += 0.1
+    assert not torch.equal(encoder(samples())[0], encoder(changed)[0])
+    assert torch.equal(encoder(samples())[1], encoder(changed)[1])
+
+
+def test_mask_token_knows_its_electrode_only(encoder: Encoder) -> None:
+    everything = torch.ones(1, 5, 4, dtype=torch.bool)
+    embedded: list[Tensor] = []
+    encoder.blocks[0].register_forward_pre_hook(lambda _, inputs: embedded.append(inputs[0]))
+    encoder(samples(1), masked_BKC=everything)
+    x_KCD = embedded[0].reshape(5, 4, 16)
+    assert torch.equal(x_KCD, x_KCD[:1].expand_as(x_KCD))
+    expected_CD = encoder.mask_token + encoder.electrode_map(encoder.electrodes_CD)
+    torch.testing.assert_close(x_KCD[0], expected_CD)
+
+
+def test_replaced_token_shows_its_source(encoder: Encoder) -> None:
+    own_BKC = torch.arange(20).reshape(1, 5, 4)
+    source_BKC = own_BKC.clone()
+    source_BKC[0, 3, 1] = 2  # content of (0, 2)
+    moved = samples(1)
+    moved[0, 3, 1] = moved[0, 0, 2]
+    assert torch.equal(encoder(samples(1), source_BKC=source_BKC), encoder(moved))
+    assert torch.equal(encoder(samples(1), source_BKC=own_BKC), encoder(samples(1)))
+    assert not torch.equal(encoder(samples(1), source_BKC=source_BKC), encoder(samples(1)))
+
+
+@pytest.mark.parametrize("filling", [0.0, 1e3, float("nan")])
+def test_padded_batch_equals_single_sequences(encoder: Encoder, filling: float) -> None:
+    encoder.double()
+    lengths = [3, 7, 1]
+    batch = torch.full((3, 7, 4, 8), filling, dtype=torch.float64)
+    valid_BK = torch.arange(7) < torch.tensor(lengths).unsqueeze(1)
+    batch[valid_BK] = torch.randn(sum(lengths), 4, 8, dtype=torch.float64)
+    tokens_BKCD = encoder(batch, valid_BK=valid_BK)
+    sum_BD, count_B = pooled_sum(tokens_BKCD, valid_BK)
+    assert count_B.tolist() == [12, 28, 4]
+    for row, length in enumerate(lengths):
+        alone_BKCD = encoder(batch[row : row + 1, :length])
+        torch.testing.assert_close(tokens_BKCD[row, :length], alone_BKCD[0], rtol=1e-11, atol=1e-12)
+        alone_sum_BD, alone_count_B = pooled_sum(alone_BKCD)
+        torch.testing.assert_close(sum_BD[row], alone_sum_BD[0], rtol=1e-11, atol=1e-11)
+        assert alone_count_B[0] == count_B[row]
+    sum_BD.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())
+
+
+def test_pooled_sum_leaves_padding_out() -> None:
+    tokens_BKCD = torch.arange(2 * 3 * 2 * 4).reshape(2, 3, 2, 4).float()
+    valid_BK = torch.tensor([[True, True, False], [True, False, False]])
+    tokens_BKCD[~valid_BK] = float("nan")
+    sum_BD, count_B = pooled_sum(tokens_BKCD, valid_BK)
+    assert torch.equal(sum_BD[0], tokens_BKCD[0, :2].sum((0, 1)))
+    assert torch.equal(sum_BD[1], tokens_BKCD[1, 0].sum(0))
+    assert count_B.tolist() == [4.0, 2.0]
+
+
+def test_left_and_right_differ_in_the_embedding(encoder: Encoder) -> None:
+    swapped = samples()[:, :, [1, 0, 2, 3]]
+    embeddings = []
+    for content in (samples(), swapped):
+        sum_BD, count_B = pooled_sum(encoder(content))
+        embeddings.append(sum_BD / count_B.unsqueeze(1))
+    assert (embeddings[0] - embeddings[1]).norm() > 1e-2 * embeddings[0].norm()
+
+
+def test_positions_travel_with_the_weights(encoder: Encoder) -> None:
+    state = encoder.state_dict()
+    assert torch.equal(state["positions_C3"], MUSE)
+    assert torch.equal(state["electrodes_CD"], electrode_encoding(MUSE, 16))
+    other = Encoder(SMALL, MUSE.flip(0))
+    assert not torch.equal(other(samples()), encoder(samples()))
+    other.load_state_dict(state, strict=True)
+    assert torch.equal(other(samples()), encoder(samples()))
+
+
+@pytest.mark.parametrize("d_model", [6, 16, 64, 256])
+def test_electrode_encoding_has_unit_scale_and_tells_electrodes_apart(d_model: int) -> None:
+    encoding_CD = electrode_encoding(MUSE, d_model)
+    assert encoding_CD.shape == (4, d_model) and encoding_CD.dtype == torch.float32
+    assert encoding_CD.square().mean(1).sqrt().sub(1).abs().max() < 0.25
+    distances = torch.cdist(encoding_CD, encoding_CD) / d_model**0.5
+    assert distances[~torch.eye(4, dtype=torch.bool)].min() > 0.15
+
+
+def test_electrode_encoding_is_smooth() -> None:
+    moved_CD = electrode_encoding(MUSE + 0.0005, 64)  # half a millimetre
+    assert (moved_CD - electrode_encoding(MUSE, 64)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        (MUSE * 1000, "metres"),
+        (MUSE[:, :2], r"\[C, 3\]"),
+        (MUSE * float("nan"), "not a finite number"),
+    ],
+)
+def test_wrong_positions_are_refused(positions: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        electrode_encoding(positions, 16)
+
+
+def test_settings_round_trip_and_refuse_other_keys() -> None:
+    assert EncoderSettings.from_dict(SMALL.to_dict()) == SMALL
+    with pytest.raises(ValueError, match=r"unknown encoder settings \['depth'\]"):
+        EncoderSettings.from_dict(SMALL.to_dict() | {"depth": 3})
+    with pytest.raises(ValueError, match=r"\['d_model', 'num_layers'\] are missing"):
+        EncoderSettings.from_dict({"samples_per_token": 8})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("d_model", 0), ("num_layers", 2.0), ("d_state", True), ("bidirectional", 1)]
+)
+def test_settings_of_the_wrong_kind_are_refused(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=key):
+        EncoderSettings.from_dict(SMALL.to_dict() | {key: value})
+
+
+def test_settings_reach_the_mixers() -> None:
+    settings = EncoderSettings(
+        16, 3, 8, d_state=5, d_conv=3, expand=4, headdim=16, ngroups=2, chunk_size=7
+    )
+    encoder = Encoder(settings, MUSE)
+    assert len(encoder.blocks) == 3
+    mixer = encoder.blocks[2].mixer.backward_mixer
+    assert mixer.conv1d.weight.shape == (64 + 2 * 2 * 5, 1, 3)
+    assert (mixer.nheads, mixer.ngroups, mixer.chunk_size) == (4, 2, 7)
+
+
+def test_inputs_that_do_not_fit_are_named(encoder: Encoder) -> None:
+    with pytest.raises(ValueError, match="C = 4 and S = 8"):
+        encoder(torch.zeros(1, 5, 3, 8))
+    with pytest.raises(ValueError, match=r"valid has shape \(1, 4\); expected \(1, 5\)"):
+        encoder(torch.zeros(1, 5, 4, 8), valid_BK=torch.ones(1, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="masked has shape"):
+        encoder(torch.zeros(1, 5, 4, 8), masked_BKC=torch.ones(1, 5, 3, dtype=torch.bool))

@@ -1,0 +1,307 @@
+"""The signal chain as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remit.config import Butterworth, Notch, Preprocessing, Upsample
+from remit.errors import RemitError
+from remit.preprocessing import filters
+from remit.preprocessing.chain import Windows, preprocess
+
+DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+Make = Callable[..., Any]
+BARE = Preprocessing(upsample=None, highpass=None, lowpass=None, offset=None)
+
+
+def with_settings(base: Preprocessing = BARE, **changes: Any) -> Preprocessing:
+    return Preprocessing(**(base.model_dump() | changes))
+
+
+def sine(samples: int, rate: float, frequency: float) -> np.ndarray:
+    return 20 * np.sin(2 * np.pi * frequency * np.arange(samples) / rate + 0.4)
+
+
+def joined(windows: Windows) -> np.ndarray:
+    """The windows of one segment, without overlap, end to end: ``[channels, samples]``."""
+    return np.concatenate(list(windows.signal_WCS), axis=1)
+
+
+def test_everything_off_is_the_recording_cut_up(recording: Make, noise: Make) -> None:
+    raw = noise(4, 256 * 30)
+    windows = preprocess(recording(raw), BARE)
+    assert windows.signal_WCS.dtype == np.float32
+    assert windows.signal_WCS.shape == (3, 4, 2048)
+    np.testing.assert_array_equal(joined(windows), raw[:, : 3 * 2048])
+    np.testing.assert_array_equal(windows.window_start, [0, 2048, 4096])
+    np.testing.assert_array_equal(windows.window_end, [2048, 4096, 6144])
+    np.testing.assert_array_equal(windows.parent_window_id, [0, 0, 0])
+    np.testing.assert_array_equal(windows.sub_window_id, [0, 1, 2])
+    assert windows.dropped_seconds == pytest.approx(6.0)
+    assert windows.good.all()
+
+
+@pytest.mark.parametrize("method", ["linear", "polyphase"])
+def test_up_and_down_again_keeps_sample_times(recording: Make, method: str) -> None:
+    chain = with_settings(
+        upsample=Upsample(method=method),  # type: ignore[arg-type]
+        lowpass=Butterworth(cutoff_hz=60, order=4),
+    )
+    out = joined(preprocess(recording(sine(256 * 40, 256, 5.0)), chain))[0]
+    sos = filters.butterworth("lowpass", 60, 4, 512)
+    gain = filters.zero_phase_gain(sos, 5.0, 512)
+    if method == "linear":  # interpolating a line between samples: (1 + cos) / 2 of the amplitude
+        gain *= (1 + np.cos(2 * np.pi * 5.0 / 512)) / 2
+    expected = gain * sine(len(out), 256, 5.0)
+    # The image that linear interpolation leaves at 251 Hz is 1e-3 before the low-pass takes it.
+    np.testing.assert_allclose(out[256:-256], expected[256:-256], atol=0.01)
+
+
+@pytest.mark.parametrize("source", [500.0, 512.0, 250.0, 1000.0, 255.9])
+@pytest.mark.parametrize("lowpass", [None, Butterworth(cutoff_hz=60, order=4)])
+def test_any_rate_comes_to_the_configured_one(
+    recording: Make, source: float, lowpass: Butterworth | None
+) -> None:
+    out = joined(
+        preprocess(
+            recording(sine(int(33 * source), source, 10.0), source), with_settings(lowpass=lowpass)
+        )
+    )[0]
+    assert len(out) == 4 * 2048
+    expected = sine(len(out), 256, 10.0)
+    np.testing.assert_allclose(out[256:-256], expected[256:-256], atol=0.02)
+
+
+@pytest.mark.parametrize("frequency", [150.0, 200.0, 246.0])
+@pytest.mark.parametrize("lowpass", [None, Butterworth(cutoff_hz=100, order=2)])
+def test_nothing_aliases_without_a_safe_low_pass(
+    recording: Make, frequency: float, lowpass: Butterworth | None
+) -> None:
+    """512 to 256 Hz is a whole ratio, and still samples may not simply be left out here."""
+    raw = sine(512 * 24, 512, frequency)
+    out = joined(preprocess(recording(raw, 512.0), with_settings(lowpass=lowpass)))[0]
+    assert np.abs(out[256:-256]).max() < 0.01
+
+
+def test_notch_and_highpass_are_applied(recording: Make) -> None:
+    raw = sine(256 * 64, 256, 10.0) + sine(256 * 64, 256, 50.0) + sine(256 * 64, 256, 0.05)
+    chain = with_settings(
+        highpass=Butterworth(cutoff_hz=0.5, order=2), notch=Notch(frequencies_hz=[50.0])
+    )
+    out = joined(preprocess(recording(raw), chain))[0]
+    expected = sine(len(out), 256, 10.0)
+    np.testing.assert_allclose(out[1024:-1024], expected[1024:-1024], atol=0.1)
+
+
+@pytest.mark.parametrize("level", [800.0, -100_000.0])
+def test_a_large_offset_leaves_no_transient(recording: Make, noise: Make, level: float) -> None:
+    quiet = noise(1, 256 * 40, scale=5.0)
+    chain = Preprocessing(upsample=Upsample())
+    reference = preprocess(recording(quiet), chain).signal_WCS
+    lifted = preprocess(recording(quiet.astype(np.float64) + level), chain).signal_WCS
+    resolution = np.spacing(np.float32(abs(level)))  # of the float32 that holds the offset
+    assert np.abs(lifted - reference).max() <= 2 * resolution
+    constant = preprocess(recording(np.full(256 * 40, level)), chain).signal_WCS
+    assert np.abs(constant).max() <= resolution
+
+
+@pytest.mark.parametrize("source", [256.0, 500.0])
+def test_the_offset_survives_where_nothing_removes_it(recording: Make, source: float) -> None:
+    chain = with_settings(upsample=Upsample(), lowpass=Butterworth(cutoff_hz=60))
+    out = preprocess(recording(np.full(int(source * 20), 800.0), source), chain).signal_WCS
+    np.testing.assert_allclose(out, 800.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("offset", ["mean", "median"])
+def test_offset_is_removed_per_window_and_channel(
+    recording: Make, noise: Make, offset: str
+) -> None:
+    out = preprocess(recording(noise(3, 256 * 30) + 100), with_settings(offset=offset)).signal_WCS
+    np.testing.assert_allclose(getattr(np, offset)(out, axis=2), 0.0, atol=1e-4)
+
+
+def test_a_step_far_away_and_an_edge_do_not_ring(recording: Make) -> None:
+    """A segment that begins high and drifts down: its first window has no edge in it."""
+    raw = 500 * np.exp(-np.arange(256 * 60) / (256 * 40))
+    out = preprocess(recording(raw), with_settings(highpass=Butterworth(cutoff_hz=0.5, order=2)))
+    assert np.abs(out.signal_WCS).max() < 3.0
+
+
+def test_a_window_filtered_alone_is_nearly_that_of_the_whole(recording: Make, noise: Make) -> None:
+    """What padding is for. Odd reflection leaves nearly three times as much."""
+    raw = noise(4, 2048 * 30)
+    chain = with_settings(
+        highpass=Butterworth(cutoff_hz=0.5, order=2),
+        lowpass=Butterworth(cutoff_hz=60),
+        offset="mean",
+    )
+    whole = preprocess(recording(raw), chain).signal_WCS[1:-1]
+    segments = [(k * 2048, (k + 1) * 2048, k * 8.0) for k in range(1, 29)]
+    alone = preprocess(recording(raw, segments=segments, prewindowed=True), chain).signal_WCS
+    error = (alone - whole).std(axis=2) / whole.std(axis=2)
+    assert np.median(error) < 0.1
+
+
+def test_windows_never_cross_a_gap(recording: Make, noise: Make) -> None:
+    rate, length = 256, 256 * 60
+    raw = noise(2, length)
+    segments = [(0, 20 * rate, 0.0), (20 * rate, length, 1180.0)]
+    settings_ = Preprocessing(overlap_seconds=4.0)
+    both = preprocess(recording(raw, segments=segments), settings_)
+    first = preprocess(recording(raw[:, : 20 * rate]), settings_)
+    second = preprocess(recording(raw[:, 20 * rate :]), settings_)
+    np.testing.assert_array_equal(
+        both.signal_WCS, np.concatenate([first.signal_WCS, second.signal_WCS])
+    )
+    np.testing.assert_array_equal(both.parent_window_id, [0] * 4 + [1] * 9)
+    np.testing.assert_array_equal(both.sub_window_id, [*range(4), *range(9)])
+    assert both.window_start[4] == 1180 * rate
+    np.testing.assert_array_equal(both.window_end - both.window_start, 2048)
+
+
+def test_a_source_in_windows_is_filtered_window_by_window(recording: Make, noise: Make) -> None:
+    raw = noise(2, 2048 * 5) + np.repeat([0, 300, -200, 50, 900], 2048)
+    segments = [(k * 2048, (k + 1) * 2048, k * 8.0) for k in range(5)]
+    out = preprocess(recording(raw, segments=segments, prewindowed=True), Preprocessing())
+    np.testing.assert_array_equal(out.parent_window_id, range(5))
+    np.testing.assert_array_equal(out.sub_window_id, 0)
+    np.testing.assert_array_equal(out.window_start, np.arange(5) * 2048)
+    assert out.dropped_seconds == 0
+    assert np.abs(out.signal_WCS).max() < 200  # the steps between windows are in none of them
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 1500), min_size=1, max_size=4),
+    overlap=st.integers(0, 99),
+    rate=st.sampled_from([50.0, 100.0, 200.0]),
+)
+def test_counts_and_starts(recording: Make, lengths: list[int], overlap: int, rate: float) -> None:
+    """Windows of 100 samples at 100 Hz: each segment is covered from its start, without holes."""
+    chain = with_settings(sampling_rate=100.0, window_seconds=1.0, overlap_seconds=overlap / 100)
+    ends = np.cumsum(lengths)
+    segments = [
+        (int(e - n), int(e), float(e - n) / rate) for e, n in zip(ends, lengths, strict=True)
+    ]
+    record = recording(np.random.default_rng(0).standard_normal(ends[-1]), rate, segments)
+    step = 100 - overlap
+    out_lengths = [-(-n * 100 // int(rate)) for n in lengths]
+    expected = [max(0, (n - 100) // step + 1) for n in out_lengths]
+    if not sum(expected):
+        with pytest.raises(RemitError, match="expected at least one window"):
+            preprocess(record, chain)
+        return
+    windows = preprocess(record, chain)
+    assert [int((windows.parent_window_id == k).sum()) for k in range(len(lengths))] == expected
+    for index, (start, _, onset) in enumerate(segments):
+        own = windows.window_start[windows.parent_window_id == index]
+        origin = int(np.floor(start / rate * 100 + 0.5))
+        assert origin == int(np.floor(onset * 100 + 0.5))
+        np.testing.assert_array_equal(own, origin + np.arange(len(own)) * step)
+    assert windows.dropped_seconds >= 0
+    assert windows.dropped_seconds <= sum(lengths) / rate
+
+
+def test_bad_windows_are_marked_and_kept(recording: Make, noise: Make) -> None:
+    raw = noise(2, 256 * 40)
+    raw[0, 2048 + 100 : 2048 + 1124] = raw[0, 2048 + 100]  # flat for half of window 1
+    raw[1, 2 * 2048 + 50 : 2 * 2048 + 254] = 400.0  # at the rail for a tenth of window 2
+    raw[1, 3 * 2048 + 1000] = 5000.0  # implausible in window 3
+    raw[1, 3 * 2048 + 1002] = -3000.0
+    clipped = np.minimum(raw, np.array([[1e6], [400.0]]))
+    windows = preprocess(recording(clipped), Preprocessing())
+    assert len(windows.good) == 5
+    np.testing.assert_allclose(windows.flat_fraction, [0, 0.5, 204 / 2048, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(windows.clipped_fraction, [0, 0, 204 / 2048, 1 / 2048, 0], atol=1e-6)
+    assert windows.peak_to_peak_uv[3] > 1000
+    np.testing.assert_array_equal(windows.good, [True, False, False, False, True])
+    for name in ("flat_fraction", "clipped_fraction", "peak_to_peak_uv"):
+        assert getattr(windows, name).dtype == np.float32
+
+
+def test_quality_looks_at_the_time_the_window_covers(recording: Make, noise: Make) -> None:
+    raw = noise(1, 500 * 40)
+    raw[0, 500 * 16 : 500 * 24] = 3.0  # exactly the third window at any rate
+    windows = preprocess(recording(raw, 500.0), Preprocessing())
+    np.testing.assert_allclose(windows.flat_fraction, [0, 0, 1, 0, 0], atol=1e-3)
+
+
+def test_too_short_names_what_was_found_and_expected(recording: Make, noise: Make) -> None:
+    segments = [(0, 1000, 0.0), (1000, 2500, 10.0)]
+    with pytest.raises(
+        RemitError,
+        match=r"participant p1, recording p1-rest: the longest contiguous segment has 5\.86 s; "
+        r"expected at least one window of 8 s",
+    ):
+        preprocess(recording(noise(1, 2500), segments=segments), Preprocessing())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_is_refused(recording: Make, noise: Make, value: float) -> None:
+    record = recording(noise(2, 256 * 20))
+    record.signal_CS[1, 512] = value
+    with pytest.raises(
+        RemitError,
+        match=r"participant p1, recording 'p1-rest': channel AF8 has 1 values.* 2\.000 s",
+    ):
+        preprocess(record, Preprocessing())
+
+
+def test_cut_off_above_the_source_is_refused_whatever_the_upsampling(
+    recording: Make, noise: Make
+) -> None:
+    with pytest.raises(
+        RemitError, match=r"lowpass.cutoff_hz is 60 Hz and the recording has 100 Hz.*above 120 Hz"
+    ):
+        preprocess(
+            recording(noise(1, 2000), 100.0),
+            Preprocessing(upsample=Upsample(factor=4), sampling_rate=256.0),
+        )
+
+
+def test_overlap_of_part_of_a_sample_is_refused(recording: Make, noise: Make) -> None:
+    with pytest.raises(RemitError, match=r"overlap_seconds is 0\.001, 0\.256 samples"):
+        preprocess(recording(noise(1, 6000)), Preprocessing(overlap_seconds=0.001))
+
+
+def test_the_recording_is_left_as_it_was(recording: Make, noise: Make) -> None:
+    record = recording(noise(2, 256 * 20))
+    before = record.signal_CS.copy()
+    preprocess(record, Preprocessing())
+    np.testing.assert_array_equal(record.signal_CS, before)
+
+
+@pytest.mark.skipif(
+    not (DATA / "eegmat").is_dir(), reason="real recordings are not beside the project"
+)
+def test_a_real_recording(recording: Make) -> None:
+    mne = pytest.importorskip("mne")
+    file = DATA / "eegmat" / "sub-00" / "eeg" / "sub-00_task-arithmetic_eeg.edf"
+    raw = mne.io.read_raw_edf(file, verbose="error")
+    names = ["EEG F7", "EEG F8", "EEG T5", "EEG T6"]
+    signal_CS = raw.get_data(names) * 1e6
+    windows = preprocess(recording(signal_CS, raw.info["sfreq"]), Preprocessing())
+    assert len(windows.good) == int(raw.n_times / 500 // 8)
+    assert windows.good.all()
+    # MNE's own resampling and filtering, in the middle of a window, give the same signal.
+    # (npad="auto" would round the padded length and stretch the time axis by up to 2 ms.)
+    theirs = mne.filter.resample(signal_CS, up=256, down=500, npad=0, verbose="error")
+    design = {"order": 4, "ftype": "butter"}
+    theirs = mne.filter.filter_data(
+        theirs, 256.0, None, 60.0, method="iir", iir_params=design, verbose="error"
+    )
+    design = {"order": 2, "ftype": "butter"}
+    theirs = mne.filter.filter_data(
+        theirs, 256.0, 0.5, None, method="iir", iir_params=design, verbose="error"
+    )
+    expected = theirs[:, 3 * 2048 : 4 * 2048]
+    expected = expected - expected.mean(axis=1, keepdims=True)
+    # They filter at 256 Hz, where the bilinear transform bends the low-pass a little more.
+    assert np.std(windows.signal_WCS[3] - expected) < 0.01 * np.std(expected)

@@ -1,0 +1,81 @@
+"""A file's name for a channel leads to one electrode, or to none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recordings_made import one_line
+
+from remit.recordings.channels import canonical, electrode_names, electrode_positions
+
+
+@pytest.mark.parametrize(
+    ("name", "electrode"),
+    [
+        ("Fp1", "Fp1"),
+        ("FP1", "Fp1"),
+        ("EEG Fp1", "Fp1"),
+        ("EEG Fp1-Ref", "Fp1"),
+        ("EEG FP1-LE", "Fp1"),
+        ("Fp1-A2", "Fp1"),
+        ("C3 - M2", "C3"),
+        ("Fpz", "Fpz"),
+        ("FPZ", "Fpz"),
+        ("Fc5.", "FC5"),
+        ("RAW_TP9", "TP9"),
+        ("POL O1", "O1"),
+        ("EEG T3", "T7"),
+        ("t4-ref", "T8"),
+        ("T5", "P7"),
+        ("T6-AVG", "P8"),
+        ("A1", "A1"),
+        ("EEG A2-A1", None),
+        ("A2-M1", None),
+        ("Fp1-F7", None),
+        ("ECG ECG", None),
+        ("ECG", None),
+        ("EOG left", None),
+        ("Right AUX", None),
+        ("Marker0", None),
+        ("Status", None),
+        ("Accelerometer_X", None),
+        ("timestamps", None),
+        ("", None),
+        ("EEG", None),
+    ],
+)
+def test_names(name: str, electrode: str | None) -> None:
+    assert canonical(name) == electrode
+
+
+@given(
+    st.sampled_from(electrode_names()),
+    st.sampled_from(["", "EEG ", "eeg-", "POL ", "RAW_"]),
+    st.sampled_from(["", "-Ref", "-LE", "-AVG", " REF", "."]),
+    st.sampled_from([str, str.lower, str.upper]),
+)
+def test_prefix_suffix_and_case_do_not_matter(name, prefix, suffix, spelt) -> None:  # type: ignore[no-untyped-def]
+    assert canonical(prefix + spelt(name) + suffix) == name
+
+
+@given(st.text(max_size=20))
+def test_any_text_gives_a_known_electrode_or_none(name: str) -> None:
+    found = canonical(name)
+    assert found is None or (found in electrode_names() and canonical(found) == found)
+
+
+def test_positions_are_metres_on_a_head() -> None:
+    left, right, front, top = electrode_positions(["TP9", "TP10", "Fpz", "Cz"])
+    assert left[0] < -0.05 < 0.05 < right[0]
+    assert front[1] > 0.05 and top[2] > 0.05
+    every = electrode_positions(electrode_names())
+    assert every.shape == (len(electrode_names()), 3)
+    assert np.all(np.linalg.norm(every, axis=1) < 0.15)
+    assert electrode_positions([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("T3", "T7"), ("af7", "AF7"), ("AFF77h", "AFF7h")])
+def test_a_name_without_a_place_gets_a_suggestion(name: str, meant: str) -> None:
+    assert f"Did you mean '{meant}'?" in one_line(lambda: electrode_positions(["Cz", name]))

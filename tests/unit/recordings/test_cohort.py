@@ -1,0 +1,154 @@
+"""The cohort sheet: written and read back, and every slip named."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recordings_made import one_line
+
+from remit.config import Simulation
+from remit.recordings.cohort import SheetRow, read_sheet, resolve, simulated_rows, write_sheet
+
+IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
+TEXT = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
+CELL = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=12).map(str.strip)
+
+
+@st.composite
+def sheets(draw: st.DrawFn) -> list[SheetRow]:
+    recordings = draw(st.lists(IDS, min_size=1, max_size=6, unique_by=str.lower))
+    columns = draw(st.lists(st.sampled_from(["age", "sex", "site β"]), unique=True))
+    labels: dict[str, int | None] = {}
+    rows = []
+    for number, recording in enumerate(recordings):
+        participant = draw(IDS)
+        labels.setdefault(participant, draw(st.sampled_from([0, 1, None])))
+        folder = draw(TEXT).replace("/", "-").strip(".") or "x"
+        rows.append(
+            SheetRow(
+                participant,
+                recording,
+                f"{folder}/{number}.edf",
+                draw(st.none() | TEXT),
+                labels[participant],
+                {column: draw(CELL) for column in columns},
+            )
+        )
+    return rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(sheets())
+def test_a_sheet_reads_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[SheetRow]
+) -> None:
+    file = tmp_path_factory.mktemp("sheet") / "cohort.tsv"
+    write_sheet(rows, file)
+    assert read_sheet(file) == rows
+
+
+@given(st.text(max_size=12))
+@settings(max_examples=80, deadline=None)
+def test_an_id_is_taken_only_if_it_can_be_a_file_name(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    fine = bool(text) and set(text) <= set(string.ascii_letters + string.digits + "-_")
+    file = tmp_path_factory.mktemp("sheet") / "cohort.tsv"
+    if fine and text[0] not in "-_":
+        write_sheet([SheetRow(text, "r", "a.edf")], file)
+        assert read_sheet(file)[0].participant == text
+    elif any(character < " " for character in text):
+        assert "fits into one cell" in one_line(
+            lambda: write_sheet([SheetRow(text, "r", "a")], file)
+        )
+    elif text == text.strip():
+        write_sheet([SheetRow(text, "r", "a.edf")], file)
+        assert "cannot be a file name" in one_line(lambda: read_sheet(file))
+
+
+def sheet(folder: Path, text: str) -> Path:
+    file = folder / "cohort.tsv"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+HEAD = "participant\trecording\tpath\tremission\tage\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        (HEAD, "lists no recording"),
+        ("participants\trecording\tpath\na\tb\tc\n", "Did you mean 'participants'?"),
+        ("participant,recording,path\na,b,c\n", "not separated by tabs"),
+        ("participant\trecording\tpath\tremision\na\tb\tc\t1\n", "Did you mean 'remission'?"),
+        ("participant\trecording\tpath\tRemission\na\tb\tc\t1\n", "Did you mean 'remission'?"),
+        ("participant\trecording\tpath\tage\tage\na\tb\tc\t1\t2\n", "column age"),
+        (HEAD + "a\tb\tc\t1\n", "line 2: 4 cells; expected 5"),
+        (HEAD + "a/b\tr\tc\t1\t9\n", "participant 'a/b'"),
+        (HEAD + "a\t..\tc\t1\t9\n", "recording '..'"),
+        (HEAD + "a\tr\t\t1\t9\n", "the path is ''"),
+        (HEAD + "a\tr\tc\tyes\t9\n", "line 2: remission is 'yes'"),
+        (HEAD + "a\tr\t../c\t1\t9\n", "leaves its root"),
+        (HEAD + "a\tr\tx/../../c\t1\t9\n", "leaves its root"),
+        (HEAD + "a\tr\t/etc/passwd\t1\t9\n", "set cohorts.<name>.root"),
+        (HEAD + "a\tr\tc\t1\t9\nb\tR\td\t1\t9\n", "recording 'R' is already on line 2"),
+        (HEAD + "a\tr\tc\t1\t9\nb\ts\t./c\t1\t9\n", "./c is already on line 2"),
+        (HEAD + "a\tr\tc\t1\t9\n\na\ts\td\t0\t9\n", "line 4: participant 'a' has remission 0 and"),
+        (HEAD + "a\tr\tc\t1\t9\na\ts\td\t\t9\n", "has remission empty and on line 2 1"),
+    ],
+)
+def test_a_slip_is_named(tmp_path: Path, text: str, says: str) -> None:
+    message = one_line(lambda: read_sheet(sheet(tmp_path, text)))
+    assert says in message and "cohort.tsv" in message
+
+
+def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
+    assert "cannot be read" in one_line(lambda: read_sheet(tmp_path / "no.tsv"))
+    (tmp_path / "b.tsv").write_bytes(b"\xff\xfe\x00")
+    assert "not UTF-8" in one_line(lambda: read_sheet(tmp_path / "b.tsv"))
+
+
+def test_paths_are_taken_inside_the_root(tmp_path: Path) -> None:
+    inside = SheetRow("a", "r", str(tmp_path / "sub" / "c.edf"))
+    assert resolve(inside, tmp_path) == tmp_path / "sub" / "c.edf"
+    assert resolve(SheetRow("a", "r", "sub/./c.edf"), tmp_path) == tmp_path / "sub" / "c.edf"
+    assert resolve(SheetRow("a", "r", "c.edf"), "data") == Path("data/c.edf")
+    assert resolve(SheetRow("a", "r", "any/c.edf"), None) == Path("any/c.edf")
+    message = one_line(lambda: resolve(SheetRow("a", "r", f"../{tmp_path.name}x/c"), tmp_path))
+    assert "leaves its root" in message
+    rows = read_sheet(sheet(tmp_path, HEAD + f"a\tr\t{inside.path}\t\t9\n"))
+    assert rows[0].path == inside.path and rows[0].remission is None
+
+
+def test_a_failed_write_leaves_the_old_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cohort.tsv"
+    write_sheet([SheetRow("a", "r", "c.edf")], file)
+    before = file.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("no such luck")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="no such luck"):
+        write_sheet([SheetRow("b", "s", "d.edf")], file)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+
+
+def test_the_simulated_sheet(tmp_path: Path) -> None:
+    rows = simulated_rows("demo", Simulation())
+    assert rows == simulated_rows("demo", Simulation())
+    assert len(rows) == 24 and sum(row.remission or 0 for row in rows) == 9
+    assert rows[0].participant == "sim-001"
+    assert rows[0].path == "results/simulated/demo/sim-001_rest.edf"
+    others = simulated_rows("demo", Simulation(remission_fraction=0.5))
+    assert [row.covariates for row in others] == [row.covariates for row in rows]
+    write_sheet(rows, tmp_path / "demo.tsv")
+    assert read_sheet(tmp_path / "demo.tsv") == rows

@@ -1,0 +1,185 @@
+"""EDF and BDF: the same microvolts as an independent reader, and nothing that MNE lets pass."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import edfio
+import numpy as np
+import pytest
+from recordings_made import one_line, row_of
+
+from remit.recordings.recording import Recording, Segment
+from remit.recordings.registry import ReaderOptions, read_recording
+
+RNG = np.random.default_rng(0)
+
+
+def read(path: Path) -> Recording:
+    return read_recording(row_of(path), ReaderOptions())
+
+
+def signal(label: str, rate: float = 100, unit: str = "uV", scale: float = 50.0) -> edfio.EdfSignal:
+    data = np.round(RNG.standard_normal(int(rate * 10)) * scale, 3)
+    return edfio.EdfSignal(data, rate, label=label, physical_dimension=unit)
+
+
+def made(folder: Path, *signals: edfio.EdfSignal, **others: object) -> Path:
+    file = folder / "made.edf"
+    edfio.Edf(
+        signals or (signal("EEG AF7"), signal("EEG AF8")),
+        starttime=datetime.time(0),
+        data_record_duration=1,
+        **others,  # type: ignore[arg-type]
+    ).write(file)
+    return file
+
+
+def patched(file: Path, *changes: tuple[int, bytes]) -> Path:
+    content = bytearray(file.read_bytes())
+    for place, text in changes:
+        content[place : place + len(text)] = text
+    file.write_bytes(content)
+    return file
+
+
+def test_all_real_recordings(shared_data: Path) -> None:
+    files = sorted((shared_data / "eegmat").glob("sub-*/eeg/*.edf"))
+    assert len(files) == 36
+    spread = []
+    for file in files:
+        recording = read(file)
+        assert recording.signal_CS.shape == (19, 31000)
+        assert recording.signal_CS.dtype == np.float32
+        assert recording.sampling_rate == 500.0
+        assert recording.segments == (Segment(0, 31000, 0.0),)
+        assert recording.left_out == ("EEG A2-A1", "ECG ECG")
+        assert {"T7", "T8", "P7", "P8"} <= set(recording.channels)
+        assert not {"T3", "T4", "T5", "T6"} & set(recording.channels)
+        assert not recording.simulated
+        spread.append(float(recording.signal_CS.std(axis=1).mean()))
+    assert np.mean(spread) == pytest.approx(12, abs=2)  # microvolts, as the data's README says
+
+
+def test_real_values_are_those_of_edfio(shared_data: Path) -> None:
+    file = shared_data / "eegmat" / "sub-07" / "eeg" / "sub-07_task-arithmetic_eeg.edf"
+    recording = read(file)
+    by_label = {signal.label: signal for signal in edfio.read_edf(file).signals}
+    for electrode, label in (("Fp1", "EEG Fp1"), ("T7", "EEG T3"), ("O2", "EEG O2")):
+        np.testing.assert_allclose(
+            recording.pick([electrode]).signal_CS[0], by_label[label].data, atol=1e-3
+        )
+
+
+def test_units_come_from_the_header(tmp_path: Path) -> None:
+    signals = [signal("Fp1", unit="uV"), signal("Fp2", unit="mV", scale=0.05)]
+    signals += [signal("F3", unit="V", scale=5e-5), signal("F4", unit="Ohm"), signal("ECG")]
+    recording = read(made(tmp_path, *signals))
+    assert recording.channels == ("Fp1", "Fp2", "F3")
+    assert recording.left_out == ("F4", "ECG")
+    assert any("F4" in note and "'Ohm'" in note for note in recording.notes)
+    for i, scale in enumerate((1, 1e3, 1e6)):
+        np.testing.assert_allclose(
+            recording.signal_CS[i], signals[i].data * scale, rtol=1e-5, atol=1e-3
+        )
+
+
+def test_bdf_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "made.bdf"
+    data = RNG.standard_normal(2000) * 50
+    signals = [edfio.BdfSignal(data, 200, label="Cz", physical_dimension="uV")]
+    edfio.Bdf(signals, starttime=datetime.time(0), data_record_duration=1).write(file)
+    recording = read(file)
+    assert recording.sampling_rate == 200.0
+    np.testing.assert_allclose(recording.signal_CS[0], data, atol=1e-3)
+
+
+def test_other_channels_may_have_another_rate(tmp_path: Path) -> None:
+    recording = read(made(tmp_path, signal("AF7", 100), signal("ECG", 500)))
+    assert recording.sampling_rate == 100.0 and recording.signal_CS.shape == (1, 1000)
+
+
+def onset_places(file: Path, onset: int) -> int:
+    return file.read_bytes().index(b"+%d\x14\x14" % onset)
+
+
+def test_gaps_of_a_discontinuous_file_end_segments(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "eegmat" / "sub-01" / "eeg" / "sub-01_task-arithmetic_eeg.edf"
+    file = tmp_path / "gap.edf"
+    file.write_bytes(source.read_bytes())
+    changes = [(onset_places(file, k), b"+%d" % (k + 20)) for k in range(40, 62)]
+    patched(file, (192, b"EDF+D"), *changes)
+    recording = read(file)
+    assert recording.segments == (Segment(0, 20000, 0.0), Segment(20000, 31000, 60.0))
+    assert "Gap of 20.000 s after 40.000 s." in recording.notes
+    np.testing.assert_array_equal(recording.signal_CS, read(source).signal_CS)
+    # Records that overlap cannot be placed.
+    patched(file, (onset_places(file, 30), b"+29"))
+    assert "record 31 begins 1 s before" in one_line(lambda: read(file))
+    # A discontinuous file has to say when each record begins.
+    patched(file, (file.read_bytes().index(b"+29\x14\x14"), b"x"))
+    assert "do not say when they begin" in one_line(lambda: read(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("truncated_mid_record.edf", "cut after 32.87 records"),
+        ("header_only.edf", "a header and no data"),
+        ("zero_byte.edf", "is empty (0 bytes)"),
+    ],
+)
+def test_real_damaged_files_are_refused(shared_data: Path, name: str, says: str) -> None:
+    message = one_line(lambda: read(shared_data / "malformed" / name))
+    assert name in message and says in message
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "says"),
+    [
+        (236, b"-1      ", "never closed"),
+        (236, b"11      ", "cut after 10.00 records"),
+        (236, b"9       ", "400 bytes more"),
+        (236, b"ten     ", "number of data records is 'ten'"),
+        (244, b"0       ", "annotations only"),
+        (252, b"3   ", "768 bytes for 3 signals"),
+        (252, b"0   ", "768 bytes for 0 signals"),
+        (184, b"x       ", "header size is 'x'"),
+        (256 + 16, b"EEG AF7 ", "are both AF7"),
+        (256, b"ECG one         ECG two         ", "no EEG channel; it has ECG one, ECG two"),
+        (256 + 2 * 96, b"degC    degC    ", "'degC' is no voltage"),
+        (256 + 2 * 120, b"5       0       32767   ", "digital range 5 to 5"),
+        (0, b"MZ", "its beginning"),
+    ],
+)
+def test_a_damaged_header_is_refused(tmp_path: Path, place: int, text: bytes, says: str) -> None:
+    file = made(tmp_path)
+    if "digital" in says:
+        text, place = b"5       0       5       32767   ", 256 + 2 * 120
+    message = one_line(lambda: read(patched(file, (place, text))))
+    assert says in message and "made.edf" in message
+
+
+def test_a_file_cut_inside_its_header_is_refused(tmp_path: Path) -> None:
+    file = made(tmp_path)
+    whole = file.read_bytes()
+    for size in (100, 500):
+        file.write_bytes(whole[:size])
+        assert f"ends inside its header ({size} bytes)" in one_line(lambda: read(file))
+
+
+def test_line_end_conversion_is_noticed(tmp_path: Path) -> None:
+    file = made(tmp_path)
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    one_line(lambda: read(file))
+
+
+def test_eeg_channels_of_different_rates_are_refused(tmp_path: Path) -> None:
+    message = one_line(lambda: read(made(tmp_path, signal("AF7", 100), signal("AF8", 50))))
+    assert "AF7 100 Hz, AF8 50 Hz" in message
+
+
+def test_an_entry_is_refused(tmp_path: Path) -> None:
+    row = row_of(made(tmp_path), entry="Remission/1")
+    assert "expected an empty entry" in one_line(lambda: read_recording(row, ReaderOptions()))

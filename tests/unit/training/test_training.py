@@ -1,0 +1,406 @@
+"""Both trainings, tiny: who is seen, what is repeatable, what is refused."""
+
+import itertools
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from remit.config import Execution, Sequences
+from remit.dataset.sequences import load_sequences
+from remit.dataset.splits import read_split
+from remit.dataset.windows import open_dataset
+from remit.errors import RemitError
+from remit.naming import ModelName
+from remit.nn.heads import ClassifierHead
+from remit.training import checkpoint
+from remit.training import finetune as tuning
+from remit.training.data import build_encoder, encoder_settings
+from remit.training.pretrain import keep_aside, learning_rate
+from remit.training.runtime import seed_all
+from tests.unit.training.conftest import CHANNELS, MODEL, PEOPLE, make_dataset, split_of
+
+
+def same_tensors(one, other):
+    a = torch.load(one, weights_only=True)["state_dict"]
+    b = torch.load(other, weights_only=True)["state_dict"]
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def same_content(one, other):
+    """Equal tensors and equal values; the bytes may differ in how a value is referred to."""
+
+    def equal(a, b):
+        if isinstance(a, torch.Tensor):
+            return torch.equal(a, b)
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+        if isinstance(a, list):
+            return len(a) == len(b) and all(map(equal, a, b))
+        return a == b
+
+    return equal(torch.load(one, weights_only=True), torch.load(other, weights_only=True))
+
+
+# Who is seen ------------------------------------------------------------------------------
+
+
+def test_pretraining_sees_only_training_participants(trained):
+    made, backbone = trained
+    content = checkpoint.load(backbone, "pretrained")
+    split = read_split(made.split)
+    seen = content["data"]["participants_seen"]
+    everyone = [name.removeprefix("made/") for part in seen.values() for name in part]
+    assert sorted(everyone) == split.part("train")
+    assert set(seen["training"]).isdisjoint(seen["early_stopping"])
+    assert seen["early_stopping"]
+
+
+def test_held_out_participants_cannot_change_the_backbone(bench, tmp_path):
+    one, _ = bench.pretrain(tmp_path / "one.pt")
+    held_out = {*read_split(bench.split).part("val"), *read_split(bench.split).part("test")}
+    other = tmp_path / "other"
+    other.mkdir()
+    # The same people with the same labels; the signals of the held-out ones are others.
+    first = make_dataset(other, PEOPLE, seed=0)
+    changed = make_dataset(other, PEOPLE, seed=9, cohort="changed")
+    assert not np.array_equal(open_dataset(first).signal_WCS(), open_dataset(changed).signal_WCS())
+    sequences = Sequences(token_seconds=0.5, context_windows=2)
+    train = read_split(bench.split).part("train")
+    kept = load_sequences(open_dataset(first), train, sequences)
+    assert held_out.isdisjoint(kept.participants)
+    bench.primary = first
+    two, _ = bench.pretrain(tmp_path / "two.pt")
+    assert same_tensors(one, two)
+
+
+def test_transductive_pretraining_says_so_and_fine_tuning_repeats_it(bench):
+    backbone, lines = bench.pretrain(transductive=True)
+    assert any("TRANSDUCTIVE" in line for line in lines)
+    file, _ = bench.finetune(backbone)
+    card = json.loads(file.with_suffix(".json").read_text())
+    assert card["pretrained"]["data"]["transductive"] is True
+    assert card["pretrained"]["seen_of_held_out"]
+
+
+def test_a_backbone_that_saw_the_held_out_people_is_refused(bench, tmp_path):
+    backbone, _ = bench.pretrain()
+    bench.split = split_of(bench.primary, tmp_path, seed=5)
+    with pytest.raises(RemitError, match="was seen in pretraining"):
+        bench.finetune(backbone)
+
+
+def test_an_extra_corpus_joins_and_a_held_out_file_in_it_is_refused(bench, tmp_path):
+    held_out = read_split(bench.split).part("test")[0]
+    people = {"x1": None, "x2": None}
+    fine = make_dataset(tmp_path, people, cohort="more")
+    backbone, _ = bench.pretrain(corpora=[fine])
+    seen = checkpoint.load(backbone, "pretrained")["data"]["participants_seen"]["training"]
+    assert {"more/x1", "more/x2"} <= set(seen)
+    leaky = make_dataset(tmp_path, people, cohort="leaky", sources={"x1": f"made-{held_out}"})
+    with pytest.raises(RemitError, match="same file as .* of a held-out participant"):
+        bench.pretrain(corpora=[leaky])
+
+
+def test_unlabelled_participants_enter_pretraining_only(tmp_path, bench):
+    people = {**PEOPLE, "u1": None, "u2": None}
+    bench.primary = make_dataset(tmp_path, people, cohort="some")
+    with pytest.raises(RemitError, match=r"2 of 16 participants have no label \(u1, u2\)"):
+        split_of(bench.primary, tmp_path)
+    bench.split = split_of(bench.primary, tmp_path, unlabelled="pretraining")
+    backbone, _ = bench.pretrain()
+    seen = checkpoint.load(backbone, "pretrained")["data"]["participants_seen"]
+    assert {"some/u1", "some/u2"} <= {name for part in seen.values() for name in part}
+    file, _ = bench.finetune(backbone)
+    predicted = pq.read_table(file.with_suffix(".parquet"))["Participant"].to_pylist()
+    assert predicted == sorted(PEOPLE)
+
+
+def test_fine_tuning_refuses_an_unlabelled_participant(tmp_path, trained):
+    made, backbone = trained
+    content = json.loads(made.split.read_text())
+    people = {**PEOPLE, "p00": None}
+    made_again = type(made)(tmp_path, make_dataset(tmp_path, people), tmp_path / "split.json")
+    made_again.split.write_text(json.dumps(content))
+    with pytest.raises(RemitError, match="participant p00 has no label"):
+        made_again.finetune(backbone)
+
+
+# What is repeatable ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["mae", "bert"])
+def test_two_runs_give_the_same_bits(bench, tmp_path, style):
+    name = ModelName(16, 1, 40, style)
+    one, _ = bench.pretrain(tmp_path / "one.pt", name=name)
+    two, _ = bench.pretrain(tmp_path / "two.pt", name=name)
+    assert same_tensors(one, two)
+    assert one.read_bytes() == two.read_bytes()
+    a, _ = bench.finetune(one, tmp_path / "a.pt", name=name)
+    b, _ = bench.finetune(two, tmp_path / "b.pt", name=name)
+    assert same_tensors(a, b)
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_another_seed_gives_another_backbone(bench, tmp_path):
+    one, _ = bench.pretrain(tmp_path / "one.pt")
+    two, _ = bench.pretrain(tmp_path / "two.pt", seed=1)
+    assert not same_tensors(one, two)
+
+
+class Stop(Exception):
+    """A crash in the middle of a training."""
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_an_interrupted_training_ends_like_an_unbroken_one(bench, tmp_path, frozen):
+    def crash_after(epoch):
+        def log(line):
+            if line.startswith(f"epoch {epoch}/"):
+                raise Stop
+
+        return log
+
+    whole, _ = bench.pretrain(tmp_path / "whole.pt", epochs=4)
+    broken = tmp_path / "broken.pt"
+    with pytest.raises(Stop):
+        bench.pretrain(broken, epochs=4, log=crash_after(2))
+    assert not broken.exists()
+    _, lines = bench.pretrain(broken, epochs=4)
+    assert any("resuming after epoch 2" in line for line in lines)
+    assert same_content(broken, whole)
+    assert not (tmp_path / "broken.state").exists()
+
+    options = {"epochs": 12, "freeze_backbone": frozen}
+    tuned, _ = bench.finetune(whole, tmp_path / "tuned.pt", **options)
+    again = tmp_path / "again.pt"
+    with pytest.raises(Stop):
+        bench.finetune(whole, again, log=crash_after(11), **options)
+    _, lines = bench.finetune(whole, again, **options)
+    assert any("resuming after epoch" in line for line in lines)
+    assert same_content(again, tuned)
+
+
+def test_state_of_other_settings_is_not_continued(bench, tmp_path):
+    file = tmp_path / "x.pt"
+
+    def crash(line):
+        if line.startswith("epoch 2/"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        bench.pretrain(file, log=crash)
+    _, lines = bench.pretrain(file, learning_rate=0.01)
+    assert any("belongs to other settings" in line for line in lines)
+    assert any(line.startswith("epoch 1/") for line in lines)
+
+
+def participants(trained, *, keep):
+    made, _ = trained
+    data = open_dataset(made.primary)
+    sequences = load_sequences(data, read_split(made.split).part("train"), made.sequences)
+    seed_all(3)
+    encoder, _ = build_encoder(encoder_settings(MODEL, sequences.samples_per_token), CHANNELS)
+    return encoder.eval(), tuning.Participants(encoder, sequences, torch.device("cpu"), keep=keep)
+
+
+def test_stored_embeddings_give_the_identical_result(trained, tmp_path, monkeypatch):
+    made, backbone = trained
+    passes = []
+    original = tuning.Participants._embed_D
+    monkeypatch.setattr(
+        tuning.Participants, "_embed_D", lambda self, i: (passes.append(i), original(self, i))[1]
+    )
+    stored, _ = made.finetune(backbone, tmp_path / "stored.pt")
+    assert len(passes) == len(PEOPLE)  # each participant once, the test part included
+    init = tuning.Participants.__init__
+    monkeypatch.setattr(
+        tuning.Participants,
+        "__init__",
+        lambda self, *args, keep: init(self, *args, keep=False),
+    )
+    passes.clear()
+    again, _ = made.finetune(backbone, tmp_path / "again.pt")
+    assert len(passes) > 3 * len(PEOPLE)
+    assert same_tensors(stored, again)
+
+
+def test_the_two_pass_gradient_is_the_gradient(trained, monkeypatch):
+    monkeypatch.setattr(tuning, "_SEQUENCES_AT_ONCE", 2)
+    encoder, people = participants(trained, keep=False)
+    seed_all(4)
+    head = ClassifierHead(16, 2, 0.0)
+    weights = torch.tensor([1.0, 3.0])
+    chosen = [0, 3, 5]
+    tuning._step(people, head, [chosen], weights, train_backbone=True)
+    found = {key: p.grad.clone() for key, p in encoder.named_parameters() if p.grad is not None}
+    encoder.zero_grad()
+    rows = []
+    for index in chosen:
+        samples, valid = people.sequences.batch(
+            people.sequences.of_participant(index), people.device
+        )
+        tokens = encoder(samples, valid_BK=valid)
+        rows.append(
+            (tokens * valid[:, :, None, None]).sum((0, 1, 2)) / (valid.sum() * len(CHANNELS))
+        )
+    loss = torch.nn.functional.cross_entropy(
+        head(torch.stack(rows)), people.labels_N[chosen], weights
+    )
+    loss.backward()
+    direct = {key: p.grad for key, p in encoder.named_parameters() if p.grad is not None}
+    assert found.keys() == direct.keys()
+    assert any(float(g.abs().max()) > 0 for g in direct.values())
+    for key, gradient in direct.items():
+        torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_accumulated_batches_give_the_gradient_of_one(trained):
+    _, people = participants(trained, keep=True)
+    weights = torch.tensor([1.0, 3.0])
+    gradients = []
+    for batches in ([[0, 1, 2, 3, 4]], [[0, 1], [2, 3], [4]]):
+        seed_all(5)
+        head = ClassifierHead(16, 2, 0.0)
+        tuning._step(people, head, batches, weights, train_backbone=False)
+        gradients.append([p.grad for p in head.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_all_layers_train_when_asked_and_none_of_the_backbone_when_frozen(trained, tmp_path):
+    made, backbone = trained
+    before = checkpoint.load(backbone, "pretrained")["state_dict"]
+    for frozen in (True, False):
+        file, _ = made.finetune(
+            backbone, tmp_path / f"{frozen}.pt", freeze_backbone=frozen, backbone_learning_rate=1e-2
+        )
+        after = checkpoint.load(file, "finetuned")["state_dict"]
+        changed = [key for key in before if not torch.equal(before[key], after[f"encoder.{key}"])]
+        assert bool(changed) is not frozen
+        assert any(key.startswith("head.") for key in after)
+
+
+def test_the_best_epoch_is_by_f1_and_then_by_loss(trained, tmp_path):
+    made, backbone = trained
+    file, _ = made.finetune(backbone, tmp_path / "best.pt", epochs=15, learning_rate=3e-3)
+    card = json.loads(file.with_suffix(".json").read_text())
+    best = max(card["history"], key=lambda e: (e["val_f1"], -e["val_loss"], -e["epoch"]))
+    assert card["best_epoch"] == best["epoch"]
+    assert card["metrics"]["val"]["f1"]["value"] == pytest.approx(best["val_f1"])
+    assert card["data"]["simulated"] is True
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    from remit.config import Pretraining
+
+    settings = Pretraining(learning_rate=2.0, warmup_fraction=0.1)
+    rates = [learning_rate(step, 100, settings) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == rates[10] == 2.0
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[100] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_keeping_aside_does_not_depend_on_order():
+    names = [f"p{i}" for i in range(20)]
+    assert keep_aside(names, 0.15, 0) == keep_aside(names[::-1], 0.15, 0)
+    with pytest.raises(RemitError, match="expected at least 2"):
+        keep_aside(["only"], 0.15, 0)
+
+
+# What is refused ------------------------------------------------------------------------
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused_in_one_line(trained, tmp_path):
+    made, backbone = trained
+    whole = backbone.read_bytes()
+    cases = {
+        "truncated": (whole[: len(whole) // 2], "cannot be read as a checkpoint"),
+        "empty": (b"", "cannot be read as a checkpoint"),
+        "text": (b"not a checkpoint", "cannot be read as a checkpoint"),
+    }
+    for name, (content, says) in cases.items():
+        file = tmp_path / f"{name}.pt"
+        file.write_bytes(content)
+        with pytest.raises(RemitError, match=says) as caught:
+            made.finetune(file)
+        assert "\n" not in str(caught.value)
+    foreign = tmp_path / "foreign.pt"
+    torch.save({"weight": torch.zeros(3)}, foreign)
+    with pytest.raises(RemitError, match="holds no checkpoint of remit"):
+        made.finetune(foreign)
+    pickled = tmp_path / "pickled.pt"
+    torch.save(torch.nn.Linear(2, 2), pickled)
+    with pytest.raises(RemitError, match="tensors and plain values only"):
+        made.finetune(pickled)
+    with pytest.raises(RemitError, match="not found"):
+        made.finetune(tmp_path / "none.pt")
+    tuned, _ = made.finetune(backbone, tmp_path / "tuned.pt")
+    with pytest.raises(RemitError, match="is a finetuned checkpoint"):
+        made.finetune(tuned)
+
+
+def changed(backbone, tmp_path, change):
+    content = torch.load(backbone, weights_only=True)
+    change(content)
+    file = tmp_path / "changed.pt"
+    torch.save(content, file)
+    return file
+
+
+def test_a_checkpoint_that_does_not_fit_says_which_value_differs(trained, tmp_path):
+    made, backbone = trained
+    other = ModelName(16, 1, 60, "mae")
+    with pytest.raises(RemitError, match="name is mamba2_eeg_d16_l1_m40_mae; expected .*m60_mae"):
+        made.finetune(backbone, tmp_path / "x.pt", name=other)
+    with pytest.raises(RemitError, match=r"encoder\.d_state is 8; expected 4 by name and config"):
+        made.finetune(backbone, tmp_path / "x.pt", model={**MODEL, "d_state": 4})
+    with pytest.raises(RemitError, match="sequences.context_windows is 2; expected 3"):
+        made.finetune(
+            backbone, tmp_path / "x.pt", sequences=Sequences(token_seconds=0.5, context_windows=3)
+        )
+    cases = [
+        (lambda c: c["encoder"].update(d_model=32), "d_model is 32; expected 16 by the name"),
+        (lambda c: c.update(channels=["AF7", "TP9"]), "channels is .*TP9.* by the primary dataset"),
+        (lambda c: c["data"]["signal"].update(sampling_rate=64.0), "signal.sampling_rate is 64"),
+        (lambda c: c["state_dict"].pop("mask_token"), "tensors do not fit.*mask_token"),
+        (lambda c: c["state_dict"].update(extra=torch.zeros(1)), "tensors do not fit.*extra"),
+        (lambda c: c.pop("versions"), "lacks versions"),
+        (lambda c: c.update(format_version=99), "format version 99"),
+    ]
+    for change, says in cases:
+        file = changed(backbone, tmp_path, change)
+        with pytest.raises(RemitError, match=says) as caught:
+            made.finetune(file, tmp_path / "x.pt")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x.pt").exists()
+
+
+def test_a_split_of_other_people_is_refused(trained, tmp_path):
+    made, backbone = trained
+    content = json.loads(made.split.read_text())
+    content["participants"]["stranger"] = content["participants"].pop("p00")
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(RemitError, match="without a part: p00; .*lacks: stranger"):
+        type(made)(tmp_path, made.primary, file).finetune(backbone)
+
+
+def test_cuda_that_is_not_there_is_refused(bench):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(RemitError, match="found no CUDA device"):
+        bench.pretrain(execution=Execution(device="cuda", mlflow=False))
+
+
+def test_an_mlflow_server_that_refuses_stops_nothing_and_changes_nothing(trained, tmp_path):
+    made, backbone = trained
+    dead = Execution(device="cpu", mlflow_uri="http://127.0.0.1:9")
+    one, lines = made.finetune(backbone, tmp_path / "one.pt", execution=dead)
+    assert sum("warning: MLflow could not" in line for line in lines) == 1
+    two, _ = made.finetune(backbone, tmp_path / "two.pt")
+    assert one.read_bytes() == two.read_bytes()

@@ -1,0 +1,537 @@
+"""The parquet contract: windows of EEG in a file, written deterministically and verified when
+opened.
+
+One row per window, sorted Participant -> recording -> parent_window_id -> sub_window_id; one
+fixed-size list of float32 µV per channel. What the numbers mean (rate, units, settings, sources)
+stands as JSON under the key ``remit`` of the schema's metadata. The windows of one recording and a
+primary dataset have the same form, and this is the one reader and the one writer of both.
+
+Shape suffixes: `W` windows, `C` channels, `S` samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import remit
+from remit.errors import RemitError, some_of
+from remit.files import atomic_write
+from remit.naming import check_id
+
+if TYPE_CHECKING:
+    from remit.preprocessing.chain import Windows
+    from remit.recordings.recording import Recording
+
+METADATA_KEY = b"remit"
+UNITS = "µV"
+ROW_GROUP_BYTES = 64 * 2**20  # of signal, uncompressed: what a reader holds at a time
+
+INDEX_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
+    ("Participant", pa.string()),
+    ("Remission", pa.int8()),
+    ("recording", pa.string()),
+    ("parent_window_id", pa.int32()),
+    ("sub_window_id", pa.int32()),
+    ("window_start", pa.int64()),
+    ("window_end", pa.int64()),
+)
+QUALITY_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
+    ("flat_fraction", pa.float32()),
+    ("clipped_fraction", pa.float32()),
+    ("peak_to_peak_uv", pa.float32()),
+    ("good", pa.bool_()),
+)
+SORTED_BY = ("Participant", "recording", "parent_window_id", "sub_window_id")
+_PLAIN_COLUMNS = tuple(name for name, _ in INDEX_FIELDS + QUALITY_FIELDS)
+# Everything a file's metadata must hold.
+_METADATA = (
+    "channels",
+    "cohort",
+    "content_sha256",
+    "remit_version",
+    "result_version",
+    "sampling_rate",
+    "settings",
+    "simulated",
+    "sources",
+    "units",
+    "window_samples",
+)
+
+
+def schema(channels: Sequence[str], window_samples: int) -> pa.Schema:
+    """The columns of the contract, in order. Only ``Remission`` may be null."""
+    signal = pa.list_(pa.field("element", pa.float32(), nullable=False), window_samples)
+    fields = [*INDEX_FIELDS, *((channel, signal) for channel in channels), *QUALITY_FIELDS]
+    return pa.schema([pa.field(name, kind, nullable=name == "Remission") for name, kind in fields])
+
+
+def rows_per_group(channels: Sequence[str], window_samples: int) -> int:
+    """How many windows at most share a row group."""
+    return max(1, ROW_GROUP_BYTES // (4 * len(channels) * window_samples))
+
+
+class ParquetWriter:
+    """Writes row groups of the contract: the same tables give the same bytes.
+
+    Byte-stream splitting and zstd 3 make filtered EEG 0.84 of its size, against 0.93 without the
+    splitting, and are read no slower.
+    """
+
+    def __init__(self, file: Path, with_metadata: pa.Schema, channels: Sequence[str]) -> None:
+        """Open ``file``; the schema carries the metadata."""
+        self._writer = pq.ParquetWriter(
+            file,
+            with_metadata,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=["Participant", "recording"],
+            column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in channels},
+            write_statistics=list(_PLAIN_COLUMNS),
+        )
+
+    def write(self, table: pa.Table) -> None:
+        """Write ``table`` as one row group."""
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+    def __enter__(self) -> Self:
+        """Enter the block that writes."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write the footer."""
+        self._writer.close()
+
+
+def encode_metadata(metadata: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """``metadata`` as it stands in the schema: one JSON text, sorted keys."""
+    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return {METADATA_KEY: text.encode()}
+
+
+class ContentHash:
+    """SHA-256 of what a recording's windows say: every column's bytes in row order.
+
+    Independent of row groups, encoding, compression and the file's other metadata.
+    """
+
+    def __init__(self, channels: Sequence[str], window_samples: int, sampling_rate: float) -> None:
+        """Start with no rows; ``sampling_rate`` in Hz is part of what is hashed."""
+        self._fields = [(f.name, str(f.type)) for f in schema(channels, window_samples)]
+        self._columns = {name: hashlib.sha256() for name, _ in self._fields}
+        self._head = {"sampling_rate": float(sampling_rate), "units": UNITS}
+
+    def update(self, table: pa.Table) -> None:
+        """Take in further rows."""
+        for name, column in self._columns.items():
+            values = table.column(name)
+            if pa.types.is_string(values.type):
+                texts = "".join(f"{len(text)}:{text}" for text in values.to_pylist())
+                column.update(texts.encode())
+            elif pa.types.is_fixed_size_list(values.type):
+                column.update(_samples(values).tobytes())
+            else:
+                filled = values.fill_null(-1) if values.null_count else values
+                array = filled.to_numpy()
+                column.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits."""
+        columns = [[name, kind, self._columns[name].hexdigest()] for name, kind in self._fields]
+        return hashlib.sha256(json.dumps([self._head, columns]).encode()).hexdigest()
+
+
+def combined_hash(recordings: Mapping[tuple[str, str], str]) -> str:
+    """SHA-256 of a whole dataset from the content hashes by (participant, recording)."""
+    listed = [[*key, recordings[key]] for key in sorted(recordings)]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def write_windows(
+    file: str | os.PathLike[str],
+    windows: Windows,
+    *,
+    recording: Recording,
+    remission: int | None,
+    cohort: str,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the windows of one recording; returns the metadata that stands in the file.
+
+    ``remission`` is 0, 1 or None where unknown; ``settings`` are those of the signal chain, as
+    plain values. Atomic, and the same input gives the same bytes. Raises :class:`RemitError` for
+    NaN or infinity, another label, and ids that cannot be file names.
+    """
+    from remit.preprocessing.chain import RESULT_VERSION  # scipy: readers need none of it
+
+    name = f"participant {recording.participant}, recording {recording.recording}"
+    check_id("participant", recording.participant)
+    check_id("recording", recording.recording)
+    if remission not in (None, 0, 1):
+        raise RemitError(
+            f"{name}: remission is {remission!r}; expected 0, 1 or nothing; correct the cohort "
+            "sheet."
+        )
+    if not np.isfinite(windows.signal_WCS).all():
+        raise RemitError(
+            f"{name}: a window holds NaN or infinity after filtering; expected numbers in µV; look "
+            "at the recording and the settings of preprocessing."
+        )
+    order = np.lexsort((windows.sub_window_id, windows.parent_window_id))
+    num_windows, _, window_samples = windows.signal_WCS.shape
+    columns: dict[str, Any] = {
+        "Participant": [recording.participant] * num_windows,
+        "Remission": [remission] * num_windows,
+        "recording": [recording.recording] * num_windows,
+    }
+    for field in INDEX_FIELDS[3:] + QUALITY_FIELDS:
+        columns[field[0]] = getattr(windows, field[0])[order]
+    bare = schema(windows.channels, window_samples)
+    for index, channel in enumerate(windows.channels):
+        samples = pa.array(np.ascontiguousarray(windows.signal_WCS[order, index]).ravel())
+        columns[channel] = pa.FixedSizeListArray.from_arrays(samples, type=bare.field(channel).type)
+    table = pa.table({field.name: columns[field.name] for field in bare}, schema=bare)
+
+    content = ContentHash(windows.channels, window_samples, windows.sampling_rate)
+    content.update(table)
+    source = {
+        "participant": recording.participant,
+        "sha256": recording.source_sha256,
+        "notes": list(recording.notes),
+        "left_out": list(recording.left_out),
+        "dropped_seconds": windows.dropped_seconds,
+        "content_sha256": content.hexdigest(),
+    }
+    metadata = {
+        "sampling_rate": float(windows.sampling_rate),
+        "units": UNITS,
+        "channels": list(windows.channels),
+        "window_samples": window_samples,
+        "cohort": cohort,
+        "simulated": bool(recording.simulated),
+        "settings": dict(settings),
+        "sources": {recording.recording: source},
+        "content_sha256": combined_hash(
+            {(recording.participant, recording.recording): content.hexdigest()}
+        ),
+        "remit_version": remit.__version__,
+        "result_version": {"preprocessing": RESULT_VERSION},
+    }
+    metadata = dict(json.loads(encode_metadata(metadata)[METADATA_KEY]))
+    most = rows_per_group(windows.channels, window_samples)
+    with (
+        atomic_write(file) as temporary,
+        ParquetWriter(
+            temporary, bare.with_metadata(encode_metadata(metadata)), windows.channels
+        ) as writer,
+    ):
+        for first in range(0, num_windows, most):
+            writer.write(table.slice(first, most))
+    return metadata
+
+
+def read_metadata(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the file says of itself (rate, units, channels, settings, sources, hashes, versions).
+
+    Reads the footer alone. Raises :class:`RemitError` for a file that is not remit's.
+    """
+    return _metadata_of(_parquet(file), Path(file))
+
+
+def open_dataset(file: str | os.PathLike[str]) -> WindowsFile:
+    """Open a windows file or a primary dataset after checking all of it against the contract.
+
+    Reads every row group once, one at a time. Raises :class:`RemitError` naming the file for a
+    missing or mistyped column, windows out of order, NaN or infinity, a participant with two
+    labels, a recording of two participants, and contents that differ from the stored hash.
+    """
+    path = Path(file)
+    parquet = _parquet(path)
+    metadata = _metadata_of(parquet, path)
+    _check_schema(parquet.schema_arrow, metadata, path)
+    frames = []
+    contents: dict[tuple[str, str], ContentHash] = {}
+    for group in range(parquet.num_row_groups):
+        table = _read_group(parquet, group, path)
+        frames.append(table.select(list(_PLAIN_COLUMNS)).to_pandas())
+        _check_values(table, metadata["channels"], path)
+        for first, length in _runs(frames[-1]):
+            row = frames[-1].iloc[first]
+            key = (row["Participant"], row["recording"])
+            if key not in contents:
+                contents[key] = ContentHash(
+                    metadata["channels"], metadata["window_samples"], metadata["sampling_rate"]
+                )
+            contents[key].update(table.slice(first, length))
+    if not frames or not sum(map(len, frames)):
+        raise RemitError(f"{path}: holds no windows; expected at least one; make the file again.")
+    frame = pd.concat(frames, ignore_index=True)
+    _check_order(frame, path)
+    labels = _labels(frame, path)
+    owners: dict[str, str] = {}
+    for participant, recording in contents:
+        if owners.setdefault(recording, participant) != participant:
+            raise RemitError(
+                f"{path}: recording {recording} belongs to participants {owners[recording]} and "
+                f"{participant}; expected one; give every recording an id of its own."
+            )
+    hashes = {key: content.hexdigest() for key, content in contents.items()}
+    if combined_hash(hashes) != metadata["content_sha256"]:
+        raise RemitError(
+            f"{path}: the windows differ from the hash written with them "
+            f"({combined_hash(hashes)[:12]} against {metadata['content_sha256'][:12]}); expected "
+            "an unchanged file; make it again."
+        )
+    return WindowsFile(path, metadata, labels, hashes, parquet, frame)
+
+
+def row_groups(file: str | os.PathLike[str]) -> Iterator[pa.Table]:
+    """The rows of a file that was checked before, in order, one row group in memory at a time."""
+    path = Path(file)
+    parquet = _parquet(path)
+    for group in range(parquet.num_row_groups):
+        yield _read_group(parquet, group, path)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowsFile:
+    """A verified windows file or primary dataset; made by :func:`open_dataset`."""
+
+    path: Path
+    metadata: dict[str, Any]
+    labels: dict[str, int | None]
+    """Remission by participant, in the order of the file; None where unknown"""
+    content_sha256: dict[tuple[str, str], str]
+    """By (participant, recording)"""
+    _parquet: pq.ParquetFile
+    _frame: pd.DataFrame
+
+    @property
+    def participants(self) -> list[str]:
+        """Participants in the order of the file."""
+        return list(self.labels)
+
+    @property
+    def channels(self) -> list[str]:
+        """Channel names in the order of the columns."""
+        return list(self.metadata["channels"])
+
+    @property
+    def sampling_rate(self) -> float:
+        """Hz."""
+        return float(self.metadata["sampling_rate"])
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self._frame)
+
+    def frame(self) -> pd.DataFrame:
+        """All columns but the signal; row i is window i of :meth:`signal_WCS`.
+
+        ``Remission`` is int8, or float64 with NaN where some are unknown; see :attr:`labels`.
+        """
+        return self._frame.copy()
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The whole file, or some columns of it, as an arrow table."""
+        if columns is not None:
+            known = self._parquet.schema_arrow.names
+            missing = [name for name in columns if name not in known]
+            if missing:
+                raise RemitError(
+                    f"{self.path}: has no column {some_of(missing)}; expected one of "
+                    f"{some_of(known, 40)}."
+                )
+        return self._parquet.read(columns=None if columns is None else list(columns))
+
+    def signal_WCS(self, participants: Iterable[str] | None = None) -> np.ndarray:
+        """The signal in float32 µV ``[windows, channels, samples]``, in the order of the file.
+
+        With ``participants`` only theirs (still in the order of the file), and only the row groups
+        that hold them are read, one at a time. Raises :class:`RemitError` for one that is not
+        there.
+        """
+        wanted = np.ones(len(self._frame), dtype=bool)
+        if participants is not None:
+            chosen = set(participants)
+            missing = sorted(chosen - set(self.labels))
+            if missing:
+                raise RemitError(
+                    f"{self.path}: has no participant {some_of(missing)}; expected some of "
+                    f"{some_of(self.labels)}; check the split against the dataset."
+                )
+            wanted = self._frame["Participant"].isin(chosen).to_numpy()
+        channels = self.channels
+        out_WCS = np.empty(
+            (int(wanted.sum()), len(channels), self.metadata["window_samples"]), dtype=np.float32
+        )
+        row, filled = 0, 0
+        for group in range(self._parquet.num_row_groups):
+            rows = self._parquet.metadata.row_group(group).num_rows
+            keep = wanted[row : row + rows]
+            row += rows
+            if not keep.any():
+                continue
+            table = _read_group(self._parquet, group, self.path, channels)
+            stop = filled + int(keep.sum())
+            for index, channel in enumerate(channels):
+                samples_WS = _samples(table.column(channel)).reshape(rows, -1)
+                out_WCS[filled:stop, index] = samples_WS if keep.all() else samples_WS[keep]
+            filled = stop
+        return out_WCS
+
+
+def _samples(column: pa.ChunkedArray) -> np.ndarray:
+    """All samples of a column of fixed-size lists, flat, without a copy where it is one chunk."""
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in column.chunks]
+    return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.float32), *chunks])
+
+
+def _parquet(file: str | os.PathLike[str]) -> pq.ParquetFile:
+    path = Path(file)
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise RemitError(
+            f"{path}: is not there; expected a windows file; check the path."
+        ) from None
+    except (OSError, pa.ArrowException) as error:
+        raise RemitError(
+            f"{path}: cannot be read as parquet ({str(error).splitlines()[0]}); expected a windows "
+            "file of remit; make it again."
+        ) from None
+
+
+def _read_group(
+    parquet: pq.ParquetFile, group: int, path: Path, columns: list[str] | None = None
+) -> pa.Table:
+    try:
+        return parquet.read_row_group(group, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise RemitError(
+            f"{path}: row group {group} cannot be read ({str(error).splitlines()[0]}); expected an "
+            "unharmed file; make it again."
+        ) from None
+
+
+def _metadata_of(parquet: pq.ParquetFile, path: Path) -> dict[str, Any]:
+    stored = (parquet.schema_arrow.metadata or {}).get(METADATA_KEY)
+    try:
+        metadata = json.loads(stored) if stored is not None else None
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise RemitError(
+            f"{path}: the schema holds no 'remit' metadata (columns: "
+            f"{some_of(parquet.schema_arrow.names, 20)}); expected a windows file written by "
+            "remit; make it from the recordings."
+        )
+    missing = [key for key in _METADATA if key not in metadata]
+    if missing:
+        raise RemitError(
+            f"{path}: the metadata lacks {some_of(missing)}; expected {some_of(_METADATA, 20)}; "
+            "make the file again with this version."
+        )
+    return metadata
+
+
+def _check_schema(found: pa.Schema, metadata: Mapping[str, Any], path: Path) -> None:
+    expected = schema(metadata["channels"], metadata["window_samples"])
+    for field in expected:
+        if field.name not in found.names:
+            raise RemitError(
+                f"{path}: column '{field.name}' is missing; found {some_of(found.names, 40)}; "
+                "expected the columns of the windows contract; make the file again."
+            )
+        kind = found.field(field.name).type
+        if not kind.equals(field.type):
+            raise RemitError(
+                f"{path}: column '{field.name}' has type {kind}; expected {field.type}; make the "
+                "file again."
+            )
+    if found.names != expected.names:
+        raise RemitError(
+            f"{path}: the columns are {some_of(found.names, 40)}; expected "
+            f"{some_of(expected.names, 40)} in this order; make the file again."
+        )
+
+
+def _check_values(table: pa.Table, channels: Sequence[str], path: Path) -> None:
+    for name in table.column_names:
+        if name != "Remission" and table.column(name).null_count:
+            raise RemitError(
+                f"{path}: column '{name}' has {table.column(name).null_count} empty values; "
+                "expected none; make the file again."
+            )
+    for channel in channels:
+        samples_WS = _samples(table.column(channel)).reshape(table.num_rows, -1)
+        finite = np.isfinite(samples_WS)
+        if not finite.all():
+            row = int(np.flatnonzero(~finite.all(axis=1))[0])
+            raise RemitError(
+                f"{path}: participant {table.column('Participant')[row]}, recording "
+                f"{table.column('recording')[row]}: channel {channel} holds NaN or infinity in "
+                "window "
+                f"{table.column('parent_window_id')[row]}/{table.column('sub_window_id')[row]}; "
+                "expected numbers in µV; make the file again from a repaired recording."
+            )
+
+
+def _runs(frame: pd.DataFrame) -> list[tuple[int, int]]:
+    """(first row, number of rows) of each stretch of rows of one recording."""
+    keys = frame[["Participant", "recording"]]
+    first = np.flatnonzero((keys != keys.shift()).any(axis=1).to_numpy())
+    return list(zip(first, np.diff(np.append(first, len(frame))), strict=True))
+
+
+def _check_order(frame: pd.DataFrame, path: Path) -> None:
+    """Rows must strictly increase in the sort columns, so no window is given twice either."""
+    increases = np.zeros(len(frame) - 1, dtype=bool)
+    for name in reversed(SORTED_BY):
+        codes = pd.factorize(frame[name], sort=True)[0]
+        increases = (codes[1:] > codes[:-1]) | ((codes[1:] == codes[:-1]) & increases)
+    if not increases.all():
+        row = int(np.flatnonzero(~increases)[0]) + 1
+        before, here = (
+            "/".join(str(frame[name].iloc[index]) for name in SORTED_BY) for index in (row - 1, row)
+        )
+        raise RemitError(
+            f"{path}: windows out of order: row {row} is {here} and comes after {before}; expected "
+            f"rows sorted by {' -> '.join(SORTED_BY)}, each once; make the file again."
+        )
+
+
+def _labels(frame: pd.DataFrame, path: Path) -> dict[str, int | None]:
+    labels: dict[str, int | None] = {}
+    pairs = frame[["Participant", "Remission"]].drop_duplicates()
+    for participant, value in pairs.itertuples(index=False):
+        label = None if pd.isna(value) else int(value)
+        if participant in labels:
+            raise two_labels(participant, labels[participant], label, str(path))
+        if label not in (None, 0, 1):
+            raise RemitError(
+                f"{path}: participant {participant} has the label {label}; expected 0, 1 or none; "
+                "correct the cohort sheet."
+            )
+        labels[participant] = label
+    return labels
+
+
+def two_labels(participant: str, one: int | None, other: int | None, where: str) -> RemitError:
+    """The error for a participant with two labels."""
+    shown = " and ".join("none" if label is None else str(label) for label in (one, other))
+    return RemitError(
+        f"{where}: participant {participant} has two labels, {shown}; expected one; correct the "
+        "cohort sheet."
+    )

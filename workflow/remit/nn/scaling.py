@@ -1,0 +1,47 @@
+"""Robust scaling of a recording's signal, in training and in the exported model alike.
+
+Per recording and channel, never per window: scaling a window by itself would erase amplitude and
+leak masked samples into visible ones. Knows tensors only.
+
+Legend of the shape suffixes
+    W windows   C channels   L samples in a window   N samples of a channel (W * L)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# The inter-quartile range of a normal distribution in standard deviations.
+IQR_OF_UNIT_NORMAL = 1.3489795
+# A channel quieter than this, in microvolts, is below the noise of any amplifier; dividing by
+# less would turn a dead channel into a loud one.
+LOWEST_SCALE_UV = 0.1
+# Scaled samples beyond this many standard deviations are artefacts.
+CLIP = 15.0
+
+
+def robust_scale(windows_WCL: Tensor) -> Tensor:
+    """Centre and scale each channel of one recording over all its windows.
+
+    (x - median) / max(inter-quartile range / 1.3489795, 0.1 uV), clipped to +-15. Quartiles
+    interpolate linearly, as ``numpy.percentile``; they come from a sort, because torch.quantile
+    refuses more than 16 million elements.
+
+    Args:
+        windows_WCL: microvolts; all finite.
+
+    Returns:
+        The same shape, without unit.
+    """
+    sorted_CN = windows_WCL.transpose(0, 1).flatten(1).sort(dim=1).values
+    last = sorted_CN.shape[1] - 1
+
+    def quartile(quarters: int) -> Tensor:
+        # Position quarters / 4 * last, split into a whole index and quarters of a step.
+        index = torch.arange(2, device=sorted_CN.device) + (quarters * last) // 4
+        below_C1, above_C1 = torch.split(sorted_CN[:, index.clamp(max=last)], 1, dim=1)
+        return torch.lerp(below_C1, above_C1, ((quarters * last) % 4) / 4)
+
+    scale_C1 = ((quartile(3) - quartile(1)) / IQR_OF_UNIT_NORMAL).clamp(min=LOWEST_SCALE_UV)
+    return ((windows_WCL - quartile(2)) / scale_C1).clamp(-CLIP, CLIP)

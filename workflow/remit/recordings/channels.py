@@ -1,0 +1,105 @@
+"""Channel names: from what a file calls a channel to the one spelling of the electrode.
+
+The 10-05 system of MNE's standard montage says which electrodes there are and where they lie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from remit.errors import RemitError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# The 10-20 system's names of 1958 and what the 10-10 system calls the same places.
+OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
+# Electrodes on the ears and mastoids: electrodes in their own right, and usual references.
+EARS = {"a1", "a2", "m1", "m2"}
+# What may stand behind a channel's name to say against what it was measured.
+REFERENCES = {
+    "ref",
+    "reference",
+    "le",
+    "ar",
+    "av",
+    "avg",
+    "average",
+    "car",
+    "cm",
+    "org",
+    "mast",
+} | (EARS | {"a1a2", "a1+a2", "a12", "m1m2", "m1+m2", "cle", "linked"})
+# 'EEG' (EDF+), 'POL' (Nihon Kohden) and 'RAW' (Mind Monitor) say only that it is a signal.
+_PREFIX = re.compile(r"^(?:eeg|pol|raw)[\s_:.-]+", re.IGNORECASE)
+_SUFFIX = re.compile(r"^([^\s_-]+)\s*[\s_-]\s*(\S+)$")
+
+
+@lru_cache(maxsize=1)
+def _montage() -> dict[str, tuple[float, float, float]]:
+    """Position in metres of every electrode of the standard 10-05 montage, by its 10-10 name."""
+    import mne
+
+    # MNE 1.13 gives the 'standard' montage a name that says whose head it is, and drops the old
+    # name in 1.14; the positions are the same.
+    names = {"colin27_1005", "standard_1005"}
+    known = [name for name in mne.channels.get_builtin_montages() if name in names]
+    montage = mne.channels.make_standard_montage(sorted(known)[0] if known else "standard_1005")
+    return {
+        name: (float(x), float(y), float(z))
+        for name, (x, y, z) in montage.get_positions()["ch_pos"].items()
+        if name not in OLD_NAMES
+    }
+
+
+@lru_cache(maxsize=1)
+def _by_lower_case() -> dict[str, str]:
+    names = {name.lower(): name for name in _montage()}
+    return names | {old.lower(): new for old, new in OLD_NAMES.items()}
+
+
+def electrode_names() -> tuple[str, ...]:
+    """Every electrode that is known, in 10-10 (10-05) spelling."""
+    return tuple(_montage())
+
+
+def canonical(name: str) -> str | None:
+    """The 10-10 spelling of a file's channel name, or None where it is no EEG electrode.
+
+    `EEG Fp1`, `FP1-Ref`, `Fp1-A2` and `fp1` are Fp1; `T3` is T7. A derivation between two
+    electrodes (`Fp1-F7`, `A2-A1`) is none, nor are ECG, EOG, AUX, markers and anything unknown.
+    """
+    known = _by_lower_case()
+    bare = _PREFIX.sub("", name.strip()).strip().rstrip(".").lower()
+    if bare in known:
+        return known[bare]
+    parts = _SUFFIX.match(bare)
+    if not parts:
+        return None
+    electrode, reference = parts.groups()
+    if electrode in EARS and reference in EARS:
+        return None  # the difference between the two references
+    return known.get(electrode) if reference in REFERENCES else None
+
+
+def electrode_positions(channels: Sequence[str]) -> np.ndarray:
+    """Electrode coordinates, float64 [C, 3] in metres: to the right, to the front, up.
+
+    They are those of the standard 10-05 montage itself, on the Colin 27 head. Raises RemitError
+    for a name that is not in 10-10 spelling.
+    """
+    import numpy as np
+
+    montage = _montage()
+    for channel in channels:
+        if channel not in montage:
+            meant = canonical(channel)
+            hint = f" Did you mean '{meant}'?" if meant else did_you_mean(channel, montage)
+            raise RemitError(
+                f"channel '{channel}' has no place on the head; expected an electrode of the "
+                f"10-10 system, such as AF7 or T7; correct its name.{hint}"
+            )
+    return np.array([montage[channel] for channel in channels], dtype=np.float64).reshape(-1, 3)

@@ -1,0 +1,269 @@
+"""The cohort sheet: who took part, where the recordings are, and what became of each participant.
+
+A tab-separated table, one recording per row: `participant`, `recording`, `path`, and optionally
+`entry` (one recording inside a container file), `remission` (0, 1 or empty for unknown) and any
+further columns, which are covariates. Standard library and remit.config only: Snakemake reads the
+sheet each time it parses the workflow.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remit import naming
+from remit.config import Simulation
+from remit.errors import RemitError, did_you_mean, some_of
+from remit.files import atomic_write
+
+REQUIRED = ("participant", "recording", "path")
+OPTIONAL = ("entry", "remission")
+REMISSION = {"0": 0, "1": 1, "": None}
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One recording of the sheet.
+
+    `path` is as the sheet has it, relative to the sheet's root or absolute; `resolve` opens it.
+    `remission` is 1 (remitted), 0 (did not) or None (unknown). `covariates` are text, '' unknown.
+    """
+
+    participant: str
+    recording: str
+    path: str
+    entry: str | None = None
+    remission: int | None = None
+    covariates: dict[str, str] = field(default_factory=dict)
+
+
+def resolve(row: SheetRow, root: str | Path | None) -> Path:
+    """The file of a row: its path inside `root`, or as it is when `root` is None.
+
+    The result is relative when both are. A path may not leave the root by '..' or by being an
+    absolute path to somewhere else; symbolic links inside the root are followed, for data sets
+    kept by git-annex consist of them. Raises RemitError for a path that leaves its root.
+    """
+    if root is None:
+        return Path(row.path)
+    absolute = Path(row.path).is_absolute()
+    base = _plain(Path.cwd() / root)
+    wanted = _plain(base / row.path)
+    inside = wanted.is_relative_to(base) or (
+        absolute and wanted.resolve().is_relative_to(base.resolve())
+    )
+    if not inside:
+        raise RemitError(
+            f"recording '{row.recording}': path {row.path!r} leaves its root {base}; expected a "
+            "file inside it; move the file, or set cohorts.<name>.root to the folder that holds "
+            "the recordings."
+        )
+    return wanted if absolute else _plain(Path(root) / row.path)
+
+
+def _plain(path: Path) -> Path:
+    """A path without '.' and '..'; unlike `Path.resolve`, it follows no link."""
+    return Path(os.path.normpath(path))
+
+
+def read_sheet(file: str | Path, root: str | Path | None = None) -> list[SheetRow]:
+    """Read and check a cohort sheet; `root` is where its paths begin, by default its own folder.
+
+    The files themselves are not looked at. Raises RemitError naming sheet and line for a missing
+    or repeated column, an id that cannot be a file name, a recording listed twice, a participant
+    with two labels, a label that is not 0, 1 or empty, and a path that leaves the root.
+    """
+    file = Path(file)
+    root = file.parent if root is None else root
+    rows: list[SheetRow] = []
+    lines: list[int] = []
+    header, body = read_table(file)
+    _check_header(file, header)
+    for line, cells in body:
+        rows.append(_row(file, line, dict(zip(header, cells, strict=True)), root))
+        lines.append(line)
+    if not rows:
+        raise RemitError(f"{file}: lists no recording; expected one per line; add some.")
+    _check_together(file, rows, lines)
+    return rows
+
+
+def read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header and (line number, cells) of a tab-separated file; blank lines are left out.
+
+    Every row has as many cells as the header, stripped of spaces. Raises RemitError for a file
+    that cannot be read, has no header, or has a row of another length.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise RemitError(
+            f"{file}: cannot be read ({error.strerror}); expected a tab-separated table; "
+            "check the path."
+        ) from None
+    except UnicodeDecodeError:
+        raise RemitError(
+            f"{file}: is not UTF-8 text; expected a tab-separated table; save it as UTF-8 TSV."
+        ) from None
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+    header: list[str] = []
+    body: list[tuple[int, list[str]]] = []
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if not header:
+                header = cells
+            elif len(cells) != len(header):
+                raise RemitError(
+                    f"{file} line {reader.line_num}: {len(cells)} cells; expected {len(header)} "
+                    "as in the header; put one tab between two cells."
+                )
+            else:
+                body.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise RemitError(
+            f"{file} line {reader.line_num}: {error}; expected a tab-separated table; correct it."
+        ) from None
+    if not header:
+        raise RemitError(f"{file}: is empty; expected a header line and rows; fill it.")
+    if len(header) == 1 and any(mark in header[0] for mark in ",;"):
+        raise RemitError(
+            f"{file}: the columns are not separated by tabs; expected a TSV; save it as one."
+        )
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice or "" in header:
+        what = f"column {twice[0]} is there more than once" if twice else "a column has no name"
+        raise RemitError(f"{file}: {what}; expected each column once, with a name; rename it.")
+    return header, body
+
+
+def _check_header(file: Path, header: Sequence[str]) -> None:
+    others = [name for name in header if name not in REQUIRED + OPTIONAL]
+    for name in REQUIRED:
+        if name not in header:
+            raise RemitError(
+                f"{file}: no column '{name}'; it has {some_of(header)}; expected "
+                f"{', '.join(REQUIRED)}; add or rename it.{did_you_mean(name, others)}"
+            )
+    for other in others:
+        # A misspelt `remission` would else be a covariate, and everyone would be unlabelled.
+        meant = [name for name in OPTIONAL if name not in header and _nearly(other, name)]
+        if meant:
+            raise RemitError(
+                f"{file}: column '{other}' is nearly '{meant[0]}'; expected that spelling, or "
+                f"another name for a covariate; rename it. Did you mean '{meant[0]}'?"
+            )
+
+
+def _nearly(word: str, name: str) -> bool:
+    import difflib
+
+    return difflib.SequenceMatcher(None, word.lower(), name).ratio() > 0.85
+
+
+def _row(file: Path, line: int, cells: dict[str, str], root: str | Path) -> SheetRow:
+    where = f"{file} line {line}"
+    participant = naming.check_id("participant", cells.pop("participant"), where)
+    recording = naming.check_id("recording", cells.pop("recording"), where)
+    path = cells.pop("path")
+    if not path or "\0" in path:
+        raise RemitError(f"{where}: the path is {path!r}; expected a file; fill it in.")
+    entry = cells.pop("entry", "") or None
+    remission = cells.pop("remission", "")
+    if remission not in REMISSION:
+        raise RemitError(
+            f"{where}: remission is '{remission}'; expected 0, 1 or nothing (unknown); correct it."
+        )
+    row = SheetRow(participant, recording, path, entry, REMISSION[remission], cells)
+    try:
+        resolve(row, root)
+    except RemitError as error:
+        raise RemitError(f"{where}: {error}") from None
+    return row
+
+
+def _check_together(file: Path, rows: Sequence[SheetRow], lines: Sequence[int]) -> None:
+    recordings: dict[str, int] = {}
+    sources: dict[tuple[str, str | None], int] = {}
+    labels: dict[str, tuple[int | None, int]] = {}
+    for row, line in zip(rows, lines, strict=True):
+        # Two names that differ only by case are one file on many disks.
+        first = recordings.setdefault(row.recording.lower(), line)
+        if first != line:
+            raise RemitError(
+                f"{file} line {line}: recording '{row.recording}' is already on line {first}; "
+                "expected each once (capitals do not count); rename or remove one."
+            )
+        first = sources.setdefault((os.path.normpath(row.path), row.entry), line)
+        if first != line:
+            raise RemitError(
+                f"{file} line {line}: {row.path}{f' entry {row.entry}' if row.entry else ''} is "
+                f"already on line {first}; expected each recording once; remove one."
+            )
+        label, first = labels.setdefault(row.participant, (row.remission, line))
+        if label != row.remission:
+            raise RemitError(
+                f"{file} line {line}: participant '{row.participant}' has remission "
+                f"{_shown(row.remission)} and on line {first} {_shown(label)}; expected one label "
+                "per participant; correct one of them."
+            )
+
+
+def _shown(remission: int | None) -> str:
+    return "empty" if remission is None else str(remission)
+
+
+def write_sheet(rows: Iterable[SheetRow], file: str | Path) -> None:
+    """Write a cohort sheet, whole or not at all; the covariates are those of any row.
+
+    Raises RemitError for a tab, a line break or another control character in a cell, which would
+    make two cells or rows of one.
+    """
+    rows = list(rows)
+    covariates = list(dict.fromkeys(name for row in rows for name in row.covariates))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow([*REQUIRED, *OPTIONAL, *covariates])
+    for row in rows:
+        remission = "" if row.remission is None else str(row.remission)
+        cells = [row.participant, row.recording, row.path, row.entry or "", remission]
+        cells += [row.covariates.get(name, "") for name in covariates]
+        for cell in cells:
+            if any(character < " " for character in cell):
+                raise RemitError(
+                    f"recording '{row.recording}': {cell!r} holds a tab or a line break; expected "
+                    "text that fits into one cell of the cohort sheet; rename it."
+                )
+        writer.writerow(cells)
+    with atomic_write(file) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def simulated_rows(cohort: str, simulation: Simulation) -> list[SheetRow]:
+    """The sheet of a simulated cohort; the same rows for the same settings.
+
+    Paths are relative to the working directory. Age and sex are drawn without regard to the label.
+    """
+    count = simulation.participants
+    remitters = round(count * simulation.remission_fraction)
+    labels = [1] * remitters + [0] * (count - remitters)
+    random.Random(simulation.seed).shuffle(labels)
+    people = random.Random(f"{simulation.seed} covariates")
+    width = max(3, len(str(count)))
+    rows = []
+    for number, remission in enumerate(labels, start=1):
+        participant = f"sim-{number:0{width}d}"
+        recording = f"{participant}_rest"
+        path = naming.path("simulated", cohort=cohort, recording=recording)
+        age, sex = people.randint(18, 70), people.choice("FM")
+        rows.append(
+            SheetRow(participant, recording, path, None, remission, {"age": str(age), "sex": sex})
+        )
+    return rows

@@ -1,0 +1,377 @@
+"""EDF, EDF+ and BDF through MNE, after a look at what MNE lets pass.
+
+MNE opens a file cut in the middle and gives what is there, joins the gaps of EDF+D, raises slower
+channels to the fastest one's rate and takes a unit it does not know for volts. So the header is
+read here first: sizes, record onsets, rates and units are checked, and only EEG channels are asked
+for. EDF: Kemp et al. 1992, doi:10.1016/0013-4694(92)90009-7; EDF+: Kemp and Olivan 2003,
+doi:10.1016/S1388-2457(03)00123-8.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from remit.errors import RemitError, some_of
+from remit.files import sha256_of
+from remit.recordings.cohort import SheetRow
+from remit.recordings.registry import Reader, ReaderOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from remit.recordings.recording import Recording, Segment
+
+EDF_VERSION, BDF_VERSION = b"0       ", b"\xffBIOSEMI"
+SIMULATED = "SIMULATED"  # the patient code of a simulated recording
+ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
+# The spellings of units that MNE scales rightly; any other it takes for volts.
+VOLTAGE_UNITS = ("uV", "µV", "μV", "\x83\xcaV", "mV", "V")
+_FIXED = 256  # bytes of the fixed part, and of each signal's part
+_CHUNK_SECONDS = 60  # read at a time: the whole in float64 would triple the memory needed
+_ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15\d+(?:\.\d*)?)?\x14")
+
+
+@dataclass(frozen=True)
+class _Signal:
+    label: str
+    unit: str
+    physical: tuple[float, float]
+    digital: tuple[float, float]
+    samples: int  # per data record
+
+
+@dataclass(frozen=True)
+class _Header:
+    bdf: bool
+    patient: str
+    reserved: str
+    header_bytes: int
+    records: int
+    record_seconds: float
+    signals: tuple[_Signal, ...]
+
+    @property
+    def sample_bytes(self) -> int:
+        return 3 if self.bdf else 2
+
+    @property
+    def record_bytes(self) -> int:
+        return self.sample_bytes * sum(signal.samples for signal in self.signals)
+
+    @property
+    def simulated(self) -> bool:
+        return self.patient.split(" ")[0] == SIMULATED
+
+
+def matches(path: Path) -> bool:
+    """Whether the first eight bytes are those of EDF or BDF."""
+    with path.open("rb") as opened:
+        return opened.read(8) in (EDF_VERSION, BDF_VERSION)
+
+
+def read(row: SheetRow, options: ReaderOptions) -> Recording:
+    """The EEG channels of an EDF, EDF+ or BDF file.
+
+    Channels that are no electrode or have no voltage unit are left out. Raises RemitError for a
+    file with less or more data than its header promises, a header that makes no sense, EEG
+    channels of different rates, two channels of one electrode, and a file without EEG.
+    """
+    from remit.recordings.recording import Recording
+
+    path = Path(row.path)
+    header = _read_header(path)
+    _check_size(path, header)
+    by_channel, notes = _eeg_signals(path, header)
+    rates = {name: signal.samples / header.record_seconds for name, signal in by_channel.items()}
+    if len(set(rates.values())) > 1:
+        listed = some_of(f"{name} {rate:g} Hz" for name, rate in rates.items())
+        raise RemitError(
+            f"{path}: the EEG channels have different sampling rates ({listed}); expected one; "
+            "export them at one rate."
+        )
+    segments, gaps = _segments(path, header, next(iter(by_channel.values())).samples)
+    used = {signal.label for signal in by_channel.values()}
+    return Recording(
+        participant=row.participant,
+        recording=row.recording,
+        signal_CS=_signal(path, header, list(by_channel.values())),
+        sampling_rate=next(iter(rates.values())),
+        channels=tuple(by_channel),
+        segments=segments,
+        prewindowed=False,
+        simulated=header.simulated,
+        source_sha256=sha256_of(path),
+        left_out=tuple(
+            signal.label
+            for signal in header.signals
+            if signal.label not in used and signal.label not in ANNOTATIONS
+        ),
+        notes=(*notes, *gaps),
+    )
+
+
+def _read_header(path: Path) -> _Header:
+    with path.open("rb") as opened:
+        fixed = opened.read(_FIXED)
+        if len(fixed) < _FIXED:
+            raise _cut_header(path, len(fixed))
+        text = fixed.decode("latin-1")
+        header_bytes = int(_number(path, "header size", text[184:192]))
+        count = int(_number(path, "number of signals", text[252:256]))
+        if count < 1 or header_bytes != _FIXED * (count + 1):
+            raise RemitError(
+                f"{path}: the header says {header_bytes} bytes for {count} signals; expected "
+                f"{_FIXED * (count + 1)}, and at least one signal; copy or export it again."
+            )
+        rest = opened.read(_FIXED * count)
+    if len(rest) < _FIXED * count:
+        raise _cut_header(path, _FIXED + len(rest))
+    columns: dict[str, list[str]] = {}
+    start = 0
+    for name, width in (
+        ("label", 16),
+        ("transducer", 80),
+        ("unit", 8),
+        ("physical minimum", 8),
+        ("physical maximum", 8),
+        ("digital minimum", 8),
+        ("digital maximum", 8),
+        ("filter", 80),
+        ("samples per record", 8),
+    ):
+        cells = [rest[start + width * i : start + width * (i + 1)] for i in range(count)]
+        columns[name] = [cell.decode("latin-1").rstrip("\0 ").strip() for cell in cells]
+        start += width * count
+    signals = tuple(
+        _Signal(
+            label=columns["label"][i],
+            unit=columns["unit"][i],
+            physical=(
+                _number(path, "physical minimum", columns["physical minimum"][i]),
+                _number(path, "physical maximum", columns["physical maximum"][i]),
+            ),
+            digital=(
+                _number(path, "digital minimum", columns["digital minimum"][i]),
+                _number(path, "digital maximum", columns["digital maximum"][i]),
+            ),
+            samples=int(_number(path, "samples per record", columns["samples per record"][i])),
+        )
+        for i in range(count)
+    )
+    return _Header(
+        bdf=fixed.startswith(BDF_VERSION),
+        patient=text[8:88].strip(),
+        reserved=text[192:236].strip(),
+        header_bytes=header_bytes,
+        records=int(_number(path, "number of data records", text[236:244])),
+        record_seconds=_number(path, "duration of a data record", text[244:252]),
+        signals=signals,
+    )
+
+
+def _cut_header(path: Path, size: int) -> RemitError:
+    return RemitError(
+        f"{path}: ends inside its header ({size} bytes); expected a whole EDF or BDF file; copy it "
+        "again."
+    )
+
+
+def _number(path: Path, what: str, text: str) -> float:
+    bare = text.split("\0")[0].strip().replace(",", ".")
+    try:
+        number = float(bare)
+    except ValueError:
+        number = float("nan")
+    if not abs(number) < 1e12:  # also refuses NaN
+        raise RemitError(
+            f"{path}: the header's {what} is '{bare}'; expected a number; the header is damaged, "
+            "copy or export it again."
+        )
+    return number
+
+
+def _check_size(path: Path, header: _Header) -> None:
+    promised = f"{header.records} records, {header.records * header.record_seconds:g} s"
+    data_bytes = path.stat().st_size - header.header_bytes
+    if header.records < 0:
+        raise RemitError(
+            f"{path}: the header gives {header.records} data records, so the recording was never "
+            "closed; expected their number; export it again from the recording program."
+        )
+    if any(signal.samples < 1 for signal in header.signals):
+        raise RemitError(
+            f"{path}: a signal has no samples in a data record; expected at least 1; export it "
+            "again."
+        )
+    if header.records == 0 or data_bytes <= 0:
+        raise RemitError(
+            f"{path}: holds a header and no data; it promises {promised}; expected data; copy it "
+            "again or leave it out."
+        )
+    expected = header.records * header.record_bytes
+    if data_bytes < expected:
+        there = data_bytes / header.record_bytes
+        raise RemitError(
+            f"{path}: is cut after {there:.2f} records ({there * header.record_seconds:.2f} s); "
+            f"expected {promised} as its header says; copy it again."
+        )
+    if data_bytes > expected:
+        raise RemitError(
+            f"{path}: holds {data_bytes - expected} bytes more than its header's {promised}; "
+            "expected none; it may have been changed as text on the way, copy it again in binary "
+            "mode or export it again."
+        )
+    if header.record_seconds <= 0:
+        raise RemitError(
+            f"{path}: a data record lasts {header.record_seconds:g} s, as in a file of annotations "
+            "only; expected EEG; choose the file with the signals."
+        )
+
+
+def _eeg_signals(path: Path, header: _Header) -> tuple[dict[str, _Signal], list[str]]:
+    """The signals to use by electrode, and what is to be said about others."""
+    from remit.recordings.channels import canonical
+
+    by_channel: dict[str, _Signal] = {}
+    notes = []
+    for signal in header.signals:
+        channel = None if signal.label in ANNOTATIONS else canonical(signal.label)
+        if channel is None:
+            continue
+        if signal.unit not in VOLTAGE_UNITS:
+            notes.append(
+                f"Channel {signal.label} is left out: its unit '{signal.unit}' is no voltage."
+            )
+            continue
+        if channel in by_channel:
+            raise RemitError(
+                f"{path}: channels '{by_channel[channel].label}' and '{signal.label}' are both "
+                f"{channel}; expected each electrode once; export without one of them."
+            )
+        for what, (low, high) in (("physical", signal.physical), ("digital", signal.digital)):
+            if low == high or (what == "digital" and low > high):
+                raise RemitError(
+                    f"{path}: channel '{signal.label}' has the {what} range {low:g} to {high:g}; "
+                    "expected a smaller and a larger number; export it again."
+                )
+        by_channel[channel] = signal
+    if not by_channel:
+        labels = some_of((signal.label for signal in header.signals), 20)
+        why = f" {notes[0]}" if notes else ""
+        raise RemitError(
+            f"{path}: no EEG channel; it has {labels}; expected 10-10 names such as 'EEG Fp1' with "
+            f"a unit of voltage; rename the channels.{why}"
+        )
+    return by_channel, notes
+
+
+def _segments(path: Path, header: _Header, samples: int) -> tuple[tuple[Segment, ...], list[str]]:
+    """Segments from the records' onsets (EDF+, BDF+); one segment where there are none.
+
+    `samples` is the number of EEG samples in a record.
+    """
+    from remit.recordings.recording import Segment
+
+    total = header.records * samples
+    onsets = _record_onsets(path, header)
+    if onsets is None:
+        if header.reserved.startswith(("EDF+D", "BDF+D")):
+            raise RemitError(
+                f"{path}: is discontinuous ({header.reserved[:5]}), but its records do not say "
+                "when they begin; expected an onset in each; export it again."
+            )
+        return (Segment(0, total, 0.0),), []
+    half_a_sample = header.record_seconds / samples / 2
+    starts = [0]
+    notes = []
+    for record in range(1, header.records):
+        gap = onsets[record] - onsets[record - 1] - header.record_seconds
+        if gap < -half_a_sample:
+            raise RemitError(
+                f"{path}: data record {record + 1} begins {-gap:g} s before the one before it "
+                "ends; expected records one after another; export it again."
+            )
+        if gap > half_a_sample:
+            end = onsets[record - 1] + header.record_seconds - onsets[0]
+            notes.append(f"Gap of {gap:.3f} s after {end:.3f} s.")
+            starts.append(record)
+    stops = [*starts[1:], header.records]
+    segments = tuple(
+        Segment(start * samples, stop * samples, round(onsets[start] - onsets[0], 6))
+        for start, stop in zip(starts, stops, strict=True)
+    )
+    return segments, notes
+
+
+def _record_onsets(path: Path, header: _Header) -> list[float] | None:
+    """When each data record begins in seconds, or None where the file does not say for each."""
+    before = 0
+    for signal in header.signals:
+        if signal.label in ANNOTATIONS:
+            break
+        before += signal.samples
+    else:
+        return None
+    onsets = []
+    with path.open("rb") as opened:
+        for record in range(header.records):
+            place = header.header_bytes + record * header.record_bytes
+            opened.seek(place + before * header.sample_bytes)
+            found = _ONSET.match(opened.read(signal.samples * header.sample_bytes))
+            if not found:
+                return None
+            onsets.append(float(found[1]))
+    return onsets
+
+
+def _signal(path: Path, header: _Header, signals: list[_Signal]) -> np.ndarray:
+    """float32 microvolts [C, S] of these signals, through MNE."""
+    import mne
+    import numpy as np
+
+    labels = [signal.label for signal in signals]
+    samples = header.records * signals[0].samples
+    signal_CS = np.empty((len(labels), samples), dtype=np.float32)
+    opener = mne.io.read_raw_bdf if header.bdf else mne.io.read_raw_edf
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Latin-1 decodes any byte; the annotations' text is not used.
+            raw = opener(
+                path,
+                include=labels,
+                stim_channel=None,
+                preload=False,
+                encoding="latin1",
+                verbose="error",
+            )
+            order = [raw.ch_names.index(label) for label in labels]
+            step = max(1, round(_CHUNK_SECONDS * raw.info["sfreq"]))
+            for start in range(0, raw.n_times, step):
+                stop = min(start + step, raw.n_times)
+                chunk_CS = raw.get_data(start=start, stop=stop)[order]
+                signal_CS[:, start:stop] = chunk_CS * 1e6  # V to microvolt
+    except Exception as error:  # MNE raises many kinds for a damaged file
+        raise RemitError(
+            f"{path}: MNE cannot read it ({type(error).__name__}: {error}); expected a sound EDF "
+            "or BDF file; export it again."
+        ) from error
+    if raw.n_times != samples or len(raw.ch_names) != len(labels):
+        raise RemitError(
+            f"{path}: MNE gives {len(raw.ch_names)} channels of {raw.n_times} samples; expected "
+            f"{len(labels)} of {samples} as the header says; export it again."
+        )
+    return signal_CS
+
+
+READER = Reader(
+    name="EDF/BDF",
+    suffixes=(".edf", ".bdf"),
+    matches=matches,
+    read=read,
+    expects="version '0' or 'BIOSEMI' in the first 8 bytes",
+)
