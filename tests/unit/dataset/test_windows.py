@@ -111,7 +111,7 @@ def test_polars_and_duckdb_read_it(write: Make, make_windows: Make) -> None:
     column = polars.read_parquet(file)["TP9"].to_list()
     np.testing.assert_array_equal(np.array(column, np.float32), windows.signal_WCS[:, 2])
     duckdb = pytest.importorskip("duckdb")
-    assert duckdb.sql(f"select count(*) from '{file}'").fetchone() == (4,)
+    assert duckdb.sql(f"select count(*) from '{file}'").fetchall() == [(4,)]
 
 
 def test_same_input_same_bytes(write: Make) -> None:

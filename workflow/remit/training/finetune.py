@@ -119,7 +119,7 @@ class Participants:
         """Carry the gradient of the embeddings into the encoder's parameters."""
         for row, participant in enumerate(chosen):
             for group, count in self._sums(participant):
-                torch.autograd.backward([self._part_D(group, count)], [gradient_ND[row]])
+                (self._part_D(group, count) * gradient_ND[row]).sum().backward()
 
 
 def _class_weights(labels_N: torch.Tensor, kind: str) -> torch.Tensor:
