@@ -35,8 +35,8 @@ def snakemake(*arguments: object, cwd: Path, config: Path | None = None, timeout
         ROOT / "Snakefile",
         "--directory",
         cwd,
-        *overlay,
         *arguments,
+        *overlay,
         cwd=cwd,
         timeout=timeout,
     )

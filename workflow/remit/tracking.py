@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 from remit import naming
 from remit.config import Execution
 
+_SEND_SECONDS = 5.0  # metrics wait this long, so that an epoch of milliseconds is not slowed down
+_SEND_MOST = 900  # metrics in one request; MLflow takes 1000
 _PARAM_LENGTH = 500  # characters that MLflow keeps of a parameter's value
 # A server that is away must not hold a training up: MLflow would otherwise retry for minutes.
 _PATIENCE = {
@@ -57,6 +60,8 @@ class Tracker:
         self._log = log
         self._client: Any = None
         self._experiment_id = ""
+        self._pending: list[Any] = []
+        self._sent = time.monotonic()
         self.run_id: str | None = None
         if execution.mlflow:
             self._attempt("start a run", self._start, execution, run_name, dict(tags))
@@ -120,20 +125,25 @@ class Tracker:
         self._attempt("log settings", self._client.log_batch, self.run_id, params=entries)
 
     def metrics(self, values: Mapping[str, float | int | None], step: int) -> None:
-        """Log the numbers of one step; None is left out."""
+        """Log the numbers of one step; None is left out. They are sent every few seconds."""
         if self._client is None:
             return
-        import time
-
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        entries = [
+        self._pending += [
             Metric(key, float(value), now, step)
             for key, value in values.items()
             if value is not None
         ]
-        self._attempt("log metrics", self._client.log_batch, self.run_id, metrics=entries)
+        if time.monotonic() - self._sent > _SEND_SECONDS or len(self._pending) > _SEND_MOST:
+            self._send()
+
+    def _send(self) -> None:
+        while self._client is not None and self._pending:
+            batch, self._pending = self._pending[:_SEND_MOST], self._pending[_SEND_MOST:]
+            self._attempt("log metrics", self._client.log_batch, self.run_id, metrics=batch)
+        self._sent = time.monotonic()
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -231,7 +241,8 @@ class Tracker:
         self._attempt(f"register the model {name}", action)
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Close the run."""
+        """Send what is left and close the run."""
+        self._send()
         if self._client is not None:
             self._attempt("close the run", self._client.set_terminated, self.run_id, status)
 

@@ -63,7 +63,7 @@ def make_recording() -> Callable[..., Recording]:
             "segments": (Segment(0, 8, 0.0),),
             "prewindowed": False,
             "simulated": True,
-            "source_sha256": "ab" * 32,
+            "source_sha256": f"of {recording}",
             "left_out": ("ECG",),
             "notes": ("made up",),
         }

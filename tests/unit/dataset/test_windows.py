@@ -89,7 +89,7 @@ def test_metadata_says_what_the_numbers_mean(write: Make) -> None:
     assert metadata["remit_version"] == remit.__version__
     assert metadata["result_version"] == {"preprocessing": 1}
     source = metadata["sources"]["p1-rest"]
-    assert source["sha256"] == "ab" * 32
+    assert source["sha256"] == "of p1-rest"
     assert source["notes"] == ["made up"]
     assert source["left_out"] == ["ECG"]
     assert source["dropped_seconds"] == 1.25

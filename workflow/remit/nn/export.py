@@ -69,7 +69,7 @@ class ParticipantClassifier(nn.Module):
         # it to the multiples, or to the size class, of the example it was made with.
         order_W = torch.arange(windows, device=windows_WCL.device)
         first_B1 = (order_W % context == 0).nonzero()
-        torch._check(first_B1.shape[0] >= 1)  # type: ignore[no-untyped-call]
+        torch._check(first_B1.shape[0] >= 1)
         index_BV = first_B1 + torch.arange(context, device=windows_WCL.device)
         valid_BK = (index_BV < windows).repeat_interleave(steps, dim=1)
         windows_BVCL = scaled_WCL[index_BV.clamp(max=windows - 1)]  # padding is marked invalid

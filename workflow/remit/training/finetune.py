@@ -35,7 +35,7 @@ from remit.nn.export import ParticipantClassifier
 from remit.nn.heads import ClassifierHead
 from remit.tracking import Tracker
 from remit.training import checkpoint
-from remit.training.data import build_encoder, encoder_settings, signal_of
+from remit.training.data import build_encoder, encoder_settings, signal_of, sources_of
 from remit.training.runtime import prepare, seed_all, versions
 from remit.training.state import TrainingState
 
@@ -211,10 +211,24 @@ def load_backbone(
     return content, encoder, positions_C3
 
 
-def _seen_in_pretraining(content: dict[str, Any], cohort: str, people: Sequence[str]) -> list[str]:
-    """Participants of this cohort that the backbone has seen, by what its checkpoint says."""
-    seen = {name for part in content["data"]["participants_seen"].values() for name in part}
-    return [name for name in people if f"{cohort}/{name}" in seen]
+def _seen_in_pretraining(
+    content: dict[str, Any], dataset: WindowsFile, people: Sequence[str]
+) -> list[str]:
+    """Participants whom the backbone has seen, by what its checkpoint says.
+
+    By name in their cohort, and by the hash of their recordings' files, which finds a person who
+    had another name or stood in another cohort.
+    """
+    names = {name for part in content["data"]["participants_seen"].values() for name in part}
+    files = set(content["data"]["sources_seen"]) - {""}
+    sources = sources_of(dataset)
+    by_file = {
+        participant
+        for participant, recording in dataset.content_sha256
+        if sources[recording] in files
+    }
+    cohort = dataset.metadata["cohort"]
+    return [name for name in people if f"{cohort}/{name}" in names or name in by_file]
 
 
 def finetune(
@@ -250,7 +264,7 @@ def finetune(
 
     train, val = part("train"), part("val")
     held_out = [*split.part("val"), *split.part("test")]
-    overlap = _seen_in_pretraining(content, str(metadata["cohort"]), held_out)
+    overlap = _seen_in_pretraining(content, dataset, held_out)
     if overlap and not content["data"]["transductive"]:
         raise RemitError(
             f"{backbone}: participant {some_of(overlap)} of validation or test was seen in pretraining; "
@@ -442,7 +456,7 @@ def _fit(
                     k: v.detach().cpu().clone() for k, v in encoder.state_dict().items()
                 }
         tracker.metrics(entry, epoch)
-        if train_backbone or epoch == options.epochs or epoch % 10 == 0:
+        if train_backbone:  # a head alone takes seconds, less than it would take to save it
             state.save(
                 epoch,
                 {

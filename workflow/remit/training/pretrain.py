@@ -64,16 +64,21 @@ def keep_aside(
     return [name for name in ordered if name not in aside], sorted(aside)
 
 
+def _sources(dataset: WindowsFile, people: set[str]) -> dict[str, str]:
+    """The recordings of some participants by the SHA-256 of their source."""
+    sources = sources_of(dataset)
+    return {
+        sources[recording]: recording
+        for participant, recording in dataset.content_sha256
+        if participant in people
+    }
+
+
 def _refuse_overlap(
     primary: WindowsFile, corpora: Sequence[WindowsFile], held_out: set[str]
 ) -> None:
     """A recording of a held-out participant must not come back through another cohort."""
-    sources = sources_of(primary)
-    hidden = {
-        sources[recording]: recording
-        for participant, recording in primary.content_sha256
-        if participant in held_out
-    }
+    hidden = _sources(primary, held_out)
     for corpus in corpora:
         for recording, digest in sources_of(corpus).items():
             if digest in hidden:
@@ -335,6 +340,12 @@ def pretrain(
             "training": list(train.participants),
             "early_stopping": list(stop.participants),
         },
+        "sources_seen": sorted(
+            {
+                *_sources(data_file, {*training, *aside}),
+                *(source for corpus in corpus_files for source in sources_of(corpus).values()),
+            }
+        ),
         "transductive": options.transductive,
     }
     all_settings = settings.model_dump(mode="json")

@@ -10,6 +10,7 @@ does. (An id could occur in two rows; a row cannot.)
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -86,7 +87,7 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
         segments=tuple(Segment(start, stop, start / rate) for start, stop in pairwise(edges)),
         prewindowed=True,
         simulated=False,
-        source_sha256=sha256_of(path),
+        source_sha256=hashlib.sha256(f"{sha256_of(path)} {found.where}".encode()).hexdigest(),
         left_out=(),
         notes=tuple(notes),
     )
