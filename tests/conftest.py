@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+# One thread for each process: the tests are small, and two cores are often shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = Path(os.environ.get("REMIT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 BIN = Path(sys.executable).parent

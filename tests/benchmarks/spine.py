@@ -75,6 +75,7 @@ def frozen(folder: Path) -> None:
     from remit.dataset.windows import open_dataset
     from remit.naming import ModelName
     from remit.training import finetune as tuning
+    from remit.training.participants import Participants
     from remit.training.runtime import prepare
 
     name = ModelName.parse(MODEL)
@@ -105,7 +106,7 @@ def frozen(folder: Path) -> None:
     for _ in range(3):
         _, encoder, _ = tuning.load_backbone(backbone, name, settings, dataset)
         sequences = load_sequences(dataset, everyone, settings.sequences)
-        people = tuning.Participants(encoder.eval(), sequences, torch.device("cpu"), keep=False)
+        people = Participants(encoder.eval(), sequences, torch.device("cpu"), keep=False)
         began = time.perf_counter()
         people.embeddings(range(len(people)))
         passes.append(time.perf_counter() - began)

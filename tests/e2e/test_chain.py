@@ -25,7 +25,7 @@ TINY = {
     "model": {"d_model": 32, "num_layers": 1, "d_state": 16, "headdim": 32},
     "pretraining": {"epochs": 2, "batch_size": 4},
     "finetuning": {"epochs": 4},
-    "execution": {"device": "cpu"},
+    "execution": {"device": "cpu", "training_threads": 1},
 }
 SIMULATED = {
     "simulated": {"simulate": {"participants": 10, "minutes": 0.6, "remission_fraction": 0.5}}
@@ -136,7 +136,7 @@ def test_predictions_are_one_per_participant_and_agree_with_the_metrics(built):
 
 def test_two_runs_give_bit_identical_tensors(built, tmp_path):
     folder, _, _ = built
-    config = write_config(tmp_path / "again", execution={"device": "cpu", "mlflow": False})
+    config = write_config(tmp_path / "again", execution={**TINY["execution"], "mlflow": False})
     build(tmp_path / "again", "--cores", "1", TARGET, config=config)
     one = torch.load(folder / TARGET, weights_only=True)["state_dict"]
     two = torch.load(tmp_path / "again" / TARGET, weights_only=True)["state_dict"]
@@ -226,7 +226,7 @@ def test_a_dead_mlflow_server_loses_nothing(built, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     config = write_config(
-        copy, "dead.yaml", execution={"device": "cpu", "mlflow_uri": "http://127.0.0.1:9"}
+        copy, "dead.yaml", execution={**TINY["execution"], "mlflow_uri": "http://127.0.0.1:9"}
     )
     done = snakemake("--forcerun", "finetune", "--", TARGET, cwd=copy, config=config)
     assert done.returncode == 0, done.stdout

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -242,7 +243,7 @@ def _split(args: argparse.Namespace) -> None:
     from remit.dataset.splits import make_split, write_split
     from remit.dataset.windows import open_dataset
 
-    settings: Split = _settings(Split, args.settings["split"])
+    settings: Split = _settings(Split, args.settings.get("split", {}))
     file = open_dataset(args.primary)
     split = make_split(
         file.labels,
@@ -499,13 +500,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        if error.errno is None or error.filename is None:
+            return _defect(error)
         print(
-            f"remit: {error.filename or args.command}: {error.strerror or error}; expected to read and "
+            f"remit: {error.filename}: {error.strerror}; expected to read and "
             "write it; check the path, its rights and the free space.",
             file=sys.stderr,
         )
         return 1
+    except Exception as error:  # noqa: BLE001 - the last resort, which hides nothing
+        return _defect(error)
     return 0
+
+
+def _defect(error: Exception) -> int:
+    """Say in one line that remit itself is at fault; the traceback is there for who asks."""
+    if os.environ.get("REMIT_TRACEBACK"):
+        traceback.print_exception(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    reason = " ".join(str(error).split())[:300]
+    print(
+        f"remit: internal error: {type(error).__name__}: {reason} ({Path(last.filename).name}, line "
+        f"{last.lineno}); this is a defect of remit, or input it does not know; please report it; "
+        "REMIT_TRACEBACK=1 shows where it happened.",
+        file=sys.stderr,
+        flush=True,
+    )
+    return 70
 
 
 if __name__ == "__main__":

@@ -285,6 +285,9 @@ class Pretraining(Settings):
 
     extra_cohorts: list[str] = []
     """Further cohorts (keys of `cohorts`) whose recordings are used in pretraining only."""
+    extra_ids: Literal["same", "other"] = "same"
+    """Whether a participant of an extra cohort with an id of the main cohort is the 'same' person, and
+    so refused when held out, or some 'other' one."""
     transductive: bool = False
     """Let the validation and test participants into pretraining. Every report then says so."""
     epochs: Count = 40
@@ -428,6 +431,21 @@ class Config(Settings):
                     f"cohort '{name}' is not in cohorts; expected one of {some_of(self.cohorts)}."
                     f"{did_you_mean(name, self.cohorts)}"
                 )
+        idle = sorted(set(self.cohorts) - {"simulated", *self.pretraining.extra_cohorts})
+        if self.cohort == "simulated" and idle:
+            raise ValueError(
+                f"cohorts has '{some_of(idle)}', but cohort is 'simulated'; expected it to be used; set "
+                f"cohort: {idle[0]}, or list it in pretraining.extra_cohorts"
+            )
+        nyquist = self.preprocessing.sampling_rate / 2
+        low, high = self.pretraining.spectrum_hz
+        spacing = 1 / self.sequences.token_seconds
+        first = -(-low // spacing) * spacing
+        if high > nyquist or first > high:
+            raise ValueError(
+                f"pretraining.spectrum_hz is ({low:g}, {high:g}); expected a range up to {nyquist:g} Hz "
+                f"that holds a multiple of {spacing:g} Hz (1 / sequences.token_seconds)"
+            )
         if self.cohort in self.pretraining.extra_cohorts:
             raise ValueError(
                 f"pretraining.extra_cohorts names '{self.cohort}', the cohort in question; leave it out"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -105,6 +106,12 @@ class Plan:
     def _read_rows(self, name: str) -> list[SheetRow]:
         cohort = self.cohort(name)
         rows, _ = rows_of(name, cohort)
+        for path in [*(self.source(name, row) for row in rows), *self.sheet_source(name)]:
+            if "{" in path or "}" in path:
+                raise RemitError(
+                    f"cohort '{name}': path {path} has a brace in it, which Snakemake takes for a "
+                    "wildcard; expected a path without '{' and '}'; rename it."
+                )
         if cohort.simulate is not None:
             return rows
         missing = [row for row in rows if not Path(self.source(name, row)).exists()]
@@ -176,23 +183,23 @@ class Plan:
         drop_in = self.drop_in(model)
         return drop_in if Path(drop_in).exists() else naming.path("pretrained", model=model)
 
-    def placed_by_hand(self, model: str) -> bool:
-        """Whether results/pretrained holds a backbone that no rule of ours has made.
+    def placed_by_hand(self) -> list[str]:
+        """The backbones in results/pretrained that no rule of ours has made.
 
         Pretraining writes a readable .json beside every checkpoint; one without it was put there.
         """
-        file = Path(naming.path("pretrained", model=model))
-        return file.exists() and not Path(naming.path("pretrained_card", model=model)).exists()
+        folder = Path(naming.PATTERNS["pretrained"]).parent
+        return sorted(
+            file.stem
+            for file in folder.glob("*.pt")
+            if re.fullmatch(naming.MODEL_PATTERN, file.stem)
+            and not Path(naming.path("pretrained_card", model=file.stem)).exists()
+        )
 
-    def pretraining_inputs(self, model: str) -> dict[str, Any]:
-        """What pretraining reads; nothing for a backbone placed by hand, which is never remade."""
-        if self.placed_by_hand(model):
-            return {}
-        return {
-            "primary": naming.path("primary", dataset=self.dataset),
-            "split": naming.path("split", dataset=self.dataset),
-            "corpora": self.corpora(),
-        }
+    def pretrainable(self) -> str:
+        """The expression of models that pretraining may make: not those placed by hand."""
+        placed = "|".join(self.placed_by_hand())
+        return f"(?!(?:{placed})\\.pt){naming.MODEL_PATTERN}" if placed else naming.MODEL_PATTERN
 
     def sweep_models(self) -> list[str]:
         """The names of the models of the sweep."""
@@ -289,6 +296,7 @@ class Plan:
             model=self.model_settings(model),
             sequences=self.config.sequences.model_dump(mode="json"),
             finetuning=self.config.finetuning.model_dump(mode="json"),
+            transductive=self.config.pretraining.transductive,
         )
 
     def report_settings(self) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,9 @@ class Tracker:
         try:
             return action(*args, **named)
         except Exception as error:  # noqa: BLE001 - MLflow's failures have no common type
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
+            # A server's address may hold a password, and this line goes into a log.
+            reason = re.sub(r"//[^/@\s]+@", "//***@", reason)[:200]
             self._log(
                 f"warning: MLflow could not {what} ({type(error).__name__}: {reason}); the numbers are "
                 "in the files; check execution.mlflow_uri"
@@ -239,6 +243,15 @@ class Tracker:
                 self._client.set_model_version_tag(name, str(version), key, str(value))
 
         self._attempt(f"register the model {name}", action)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Mark the run as failed if the block does not come to its end."""
+        try:
+            yield
+        except BaseException:
+            self.finish("FAILED")
+            raise
 
     def finish(self, status: str = "FINISHED") -> None:
         """Send what is left and close the run."""

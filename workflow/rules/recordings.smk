@@ -17,7 +17,7 @@ rule simulate:
     params:
         settings=lambda w: PLAN.simulate_settings(w.cohort, w.recording),
     shell:
-        "remit simulate --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+        "remit simulate --settings {params.settings:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule cohort_sheet:
@@ -59,4 +59,4 @@ rule windows:
     params:
         settings=lambda w: PLAN.windows_settings(w.cohort, w.recording),
     shell:
-        "remit windows --settings {params.settings:q} --input {input:q} --output {output:q} 2>&1 | tee {log:q}"
+        "remit windows --settings {params.settings:q} --input={input:q} --output {output:q} 2>&1 | tee {log:q}"

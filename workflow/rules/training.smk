@@ -2,8 +2,12 @@
 
 
 rule pretrain:
+    wildcard_constraints:
+        model=PLAN.pretrainable(),
     input:
-        unpack(lambda w: PLAN.pretraining_inputs(w.model)),
+        primary=naming.path("primary", dataset=PLAN.dataset),
+        split=naming.path("split", dataset=PLAN.dataset),
+        corpora=PLAN.corpora(),
     output:
         naming.PATTERNS["pretrained"],
     log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def write(
         seed: int | None = None,
         **fields: Any,
     ) -> Path:
-        number = sum(map(ord, recording)) if seed is None else seed
+        number = zlib.crc32(recording.encode()) if seed is None else seed
         file = tmp_path / "windows" / f"{recording}.parquet"
         windows = windows or make_windows(*(counts or (2, 3)), seed=number)
         fields.setdefault("channels", windows.channels)

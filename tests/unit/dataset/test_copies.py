@@ -1,15 +1,27 @@
 """A copy of a recording under another name would stand on both sides of a split."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from remit.dataset.primary import build_primary
 from remit.errors import RemitError
-from tests.unit.training.conftest import make_dataset
 
 
-def test_the_same_file_under_two_names_is_refused(tmp_path):
-    people = {"p1": 0, "p2": 1, "p3": 1}
+def test_the_same_signal_under_two_names_is_refused(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    files = [
+        write("p1", "r1"),
+        write("p2", "r2"),
+        write("p3", "r3", seed=1),
+        write("p4", "r4", seed=1),
+    ]
+    channels = ["AF7", "AF8", "TP9", "TP10"]
+    build_primary(files[:3], tmp_path / "fine.parquet", cohort="made", channels=channels)
     with pytest.raises(
-        RemitError, match="p1_r .participant p1. and p3_r .participant p3. are the same"
+        RemitError, match="r3 .participant p3. and r4 .participant p4. hold the same signal"
     ):
-        make_dataset(tmp_path, people, sources={"p1": "x", "p3": "x"})
-    make_dataset(tmp_path, people, sources={"p1": "", "p3": ""})
+        build_primary(files, tmp_path / "copies.parquet", cohort="made", channels=channels)
+    assert not (tmp_path / "copies.parquet").exists()

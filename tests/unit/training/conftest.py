@@ -31,13 +31,24 @@ MODEL = {
 }
 NAME = ModelName(16, 1, 40, "mae")
 SEQUENCES = Sequences(token_seconds=0.5, context_windows=2)
-QUIET = Execution(device="cpu", mlflow=False)
+QUIET = Execution(device="cpu", mlflow=False, training_threads=1)
 
 
 def make_dataset(
-    folder: Path, people: dict[str, int | None], *, cohort="made", windows=5, seed=0, sources=None
+    folder: Path,
+    people: dict[str, int | None],
+    *,
+    cohort="made",
+    windows=5,
+    seed=0,
+    simulated=True,
+    like=None,
 ) -> Path:
-    """A primary dataset of random signals; class 1 is louder at one electrode."""
+    """A primary dataset of random signals; class 1 is louder at one electrode.
+
+    ``like``: take the signals of these people's labels instead.
+    """
+    loud = list((like or people).values())
     files = []
     for number, (person, label) in enumerate(people.items()):
         rng = np.random.default_rng([seed, number])
@@ -47,7 +58,7 @@ def make_dataset(
             rng.normal(0, 10, (count, 2, SAMPLES))
             + 20
             * np.sin(2 * np.pi * 5 * t + rng.uniform(0, 6, (count, 1, 1)))
-            * np.array([1.0, 1.0 + (label or 0)])[None, :, None]
+            * np.array([1.0, 1.0 + (loud[number] or 0)])[None, :, None]
         )
         signal_WCS = signal_WCS.astype(np.float32)
         recording = Recording(
@@ -58,8 +69,8 @@ def make_dataset(
             channels=CHANNELS,
             segments=(Segment(0, count * SAMPLES, 0.0),),
             prewindowed=False,
-            simulated=True,
-            source_sha256=(sources or {}).get(person, f"{cohort}-{person}"),
+            simulated=simulated,
+            source_sha256=f"{cohort}-{person}",
             left_out=(),
             notes=(),
         )
@@ -149,6 +160,7 @@ class Bench:
         log=None,
         model=MODEL,
         sequences=None,
+        transductive=False,
         **options,
     ):
         file = output or self.folder / f"{name}_finetuned_best.pt"
@@ -160,6 +172,7 @@ class Bench:
                 model=model,
                 sequences=sequences or self.sequences,
                 finetuning=Finetuning(**{"epochs": 3, "batch_size": 3, **options}),
+                transductive=transductive,
             ),
             backbone=backbone,
             primary=self.primary,

@@ -16,8 +16,8 @@ from remit.errors import RemitError
 from remit.naming import ModelName
 from remit.nn.heads import ClassifierHead
 from remit.training import checkpoint
-from remit.training import finetune as tuning
-from remit.training.data import build_encoder, encoder_settings
+from remit.training import participants as tuning
+from remit.training.data import build_encoder, encoder_settings, signals_of
 from remit.training.pretrain import keep_aside, learning_rate
 from remit.training.runtime import seed_all
 from tests.unit.training.conftest import CHANNELS, MODEL, PEOPLE, make_dataset, split_of
@@ -80,7 +80,9 @@ def test_held_out_participants_cannot_change_the_backbone(bench, tmp_path):
 def test_transductive_pretraining_says_so_and_fine_tuning_repeats_it(bench):
     backbone, lines = bench.pretrain(transductive=True)
     assert any("TRANSDUCTIVE" in line for line in lines)
-    file, _ = bench.finetune(backbone)
+    with pytest.raises(RemitError, match="transductive is True; expected False"):
+        bench.finetune(backbone)
+    file, _ = bench.finetune(backbone, transductive=True)
     card = json.loads(file.with_suffix(".json").read_text())
     assert card["pretrained"]["data"]["transductive"] is True
     assert card["pretrained"]["seen_of_held_out"]
@@ -93,27 +95,57 @@ def test_a_backbone_that_saw_the_held_out_people_is_refused(bench, tmp_path):
         bench.finetune(backbone)
 
 
-def test_a_held_out_file_is_found_under_another_name(trained, tmp_path):
+def test_a_held_out_recording_is_found_under_another_name(trained, tmp_path):
     made, backbone = trained
     held_out = read_split(made.split).part("val")[0]
-    content = torch.load(backbone, weights_only=True)
-    content["data"]["sources_seen"].append(f"made-{held_out}")
-    file = tmp_path / "other.pt"
-    torch.save(content, file)
+    signals = signals_of(open_dataset(made.primary), [held_out])
+    file = changed(backbone, tmp_path, lambda c: c["data"]["signals_seen"].extend(signals))
     with pytest.raises(RemitError, match=f"participant {held_out} of validation or test was seen"):
         made.finetune(file, tmp_path / "x.pt")
 
 
-def test_an_extra_corpus_joins_and_a_held_out_file_in_it_is_refused(bench, tmp_path):
-    held_out = read_split(bench.split).part("test")[0]
-    people = {"x1": None, "x2": None}
-    fine = make_dataset(tmp_path, people, cohort="more")
+def test_a_backbone_that_does_not_say_whom_it_saw_is_refused(trained, tmp_path):
+    made, backbone = trained
+    for change in (
+        lambda c: c["data"].update(participants_seen={}),
+        lambda c: c["data"].update(signals_seen=[]),
+    ):
+        with pytest.raises(RemitError, match="does not say whom it has seen"):
+            made.finetune(changed(backbone, tmp_path, change), tmp_path / "x.pt")
+    silent = changed(backbone, tmp_path, lambda c: c["data"].pop("signals_seen"))
+    with pytest.raises(RemitError, match="data.signals_seen: Field required"):
+        made.finetune(silent, tmp_path / "x.pt")
+
+
+def test_an_extra_corpus_joins(bench, tmp_path):
+    fine = make_dataset(tmp_path, {"x1": None, "x2": None}, cohort="more", seed=5)
     backbone, _ = bench.pretrain(corpora=[fine])
     seen = checkpoint.load(backbone, "pretrained")["data"]["participants_seen"]["training"]
     assert {"more/x1", "more/x2"} <= set(seen)
-    leaky = make_dataset(tmp_path, people, cohort="leaky", sources={"x1": f"made-{held_out}"})
-    with pytest.raises(RemitError, match="same file as .* of a held-out participant"):
-        bench.pretrain(corpora=[leaky])
+
+
+def test_a_held_out_person_in_an_extra_corpus_is_refused_by_name_and_by_signal(bench, tmp_path):
+    held_out = read_split(bench.split).part("test")[0]
+    named = make_dataset(tmp_path, {held_out: None}, cohort="named", seed=5)
+    with pytest.raises(RemitError, match=f"participant {held_out} has the id of a held-out"):
+        bench.pretrain(corpora=[named])
+    bench.pretrain(corpora=[named], extra_ids="other")
+    # The same signals under other names and in another cohort, with other file hashes.
+    people = {f"x{i:02d}": None for i in range(len(PEOPLE))}
+    copied = make_dataset(tmp_path, people, cohort="copied", like=PEOPLE)
+    with pytest.raises(RemitError, match="holds the same signal as .* of a held-out participant"):
+        bench.pretrain(corpora=[copied])
+
+
+def test_simulated_recordings_in_an_extra_corpus_are_marked(bench, tmp_path):
+    bench.primary = make_dataset(tmp_path, PEOPLE, cohort="real", simulated=False)
+    bench.split = split_of(bench.primary, tmp_path)
+    alone = checkpoint.load(bench.pretrain()[0], "pretrained")
+    assert alone["data"]["simulated"] is False
+    extra = make_dataset(tmp_path, {"x1": None}, cohort="fake", seed=5)
+    backbone, lines = bench.pretrain(corpora=[extra])
+    assert any("SIMULATED" in line for line in lines)
+    assert checkpoint.load(backbone, "pretrained")["data"]["simulated"] is True
 
 
 def test_unlabelled_participants_enter_pretraining_only(tmp_path, bench):
@@ -135,6 +167,7 @@ def test_fine_tuning_refuses_an_unlabelled_participant(tmp_path, trained):
     content = json.loads(made.split.read_text())
     people = {**PEOPLE, "p00": None}
     made_again = type(made)(tmp_path, make_dataset(tmp_path, people), tmp_path / "split.json")
+    content["content_sha256"] = open_dataset(made_again.primary).metadata["content_sha256"]
     made_again.split.write_text(json.dumps(content))
     with pytest.raises(RemitError, match="participant p00 has no label"):
         made_again.finetune(backbone)
@@ -195,6 +228,25 @@ def test_an_interrupted_training_ends_like_an_unbroken_one(bench, tmp_path):
     assert same_content(again, tuned)
 
 
+def test_a_damaged_state_is_left_alone(bench, tmp_path):
+    folder = tmp_path / "x.state"
+    folder.mkdir()
+    (folder / "last.pt").write_bytes(b"PK damaged")
+    file, lines = bench.pretrain(tmp_path / "x.pt")
+    assert any("cannot be read" in line for line in lines)
+    assert file.exists()
+
+
+def test_what_is_left_in_sight_does_not_count_as_predicted(bench):
+    """`bert` keeps a tenth of the masked tokens; a model that copies them has learned nothing."""
+    explained = {}
+    for style in ("mae", "bert"):
+        _, lines = bench.pretrain(name=ModelName(16, 1, 40, style), epochs=1, learning_rate=1e-9)
+        (line,) = [line for line in lines if line.startswith("epoch 1/")]
+        explained[style] = line.split("held-out")[1].split("(")[0]
+    assert explained["mae"] == explained["bert"]
+
+
 def test_state_of_other_settings_is_not_continued(bench, tmp_path):
     file = tmp_path / "x.pt"
 
@@ -246,7 +298,7 @@ def test_the_two_pass_gradient_is_the_gradient(trained, monkeypatch):
     head = ClassifierHead(16, 2, 0.0)
     weights = torch.tensor([1.0, 3.0])
     chosen = [0, 3, 5]
-    tuning._step(people, head, [chosen], weights, train_backbone=True)
+    tuning.step(people, head, [chosen], weights, train_backbone=True)
     found = {key: p.grad.clone() for key, p in encoder.named_parameters() if p.grad is not None}
     encoder.zero_grad()
     rows = []
@@ -276,7 +328,7 @@ def test_accumulated_batches_give_the_gradient_of_one(trained):
     for batches in ([[0, 1, 2, 3, 4]], [[0, 1], [2, 3], [4]]):
         seed_all(5)
         head = ClassifierHead(16, 2, 0.0)
-        tuning._step(people, head, batches, weights, train_backbone=False)
+        tuning.step(people, head, batches, weights, train_backbone=False)
         gradients.append([p.grad for p in head.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -380,7 +432,14 @@ def test_a_checkpoint_that_does_not_fit_says_which_value_differs(trained, tmp_pa
         (lambda c: c["data"]["signal"].update(sampling_rate=64.0), "signal.sampling_rate is 64"),
         (lambda c: c["state_dict"].pop("mask_token"), "tensors do not fit.*mask_token"),
         (lambda c: c["state_dict"].update(extra=torch.zeros(1)), "tensors do not fit.*extra"),
-        (lambda c: c.pop("versions"), "lacks versions"),
+        (lambda c: c.pop("versions"), "versions: Field required"),
+        (lambda c: c.update(best_epoch=99), "best_epoch is 99 of 3 epochs"),
+        (lambda c: c.update(encoder=3), "encoder: Input should be a valid dictionary"),
+        (lambda c: c.update(state_dict=[1]), "state_dict: Input should be a valid dictionary"),
+        (
+            lambda c: c["state_dict"].update(positions_C3=c["positions"] * 0.9),
+            "is not that of the elec",
+        ),
         (lambda c: c.update(format_version=99), "format version 99"),
     ]
     for change, says in cases:

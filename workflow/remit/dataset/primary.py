@@ -167,7 +167,7 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
     first = inputs[0]
     seen: dict[str, _Input] = {}
     labels: dict[str, _Input] = {}
-    sources: dict[str, _Input] = {}
+    signals: dict[str, _Input] = {}
     for item in inputs:
         if item.metadata["cohort"] != cohort:
             raise RemitError(
@@ -196,15 +196,15 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
                 f"{item.participant}); expected each once; correct the cohort sheet."
             )
         seen[item.recording] = item
-        source = item.metadata["sources"][item.recording]["sha256"]
-        if source and source in sources:
+        signal = item.metadata["sources"][item.recording]["signal_sha256"]
+        twin = signals.setdefault(signal, item)
+        if twin is not item:
             raise RemitError(
-                f"recordings {sources[source].recording} (participant {sources[source].participant}) "
-                f"and {item.recording} (participant {item.participant}) are the same file; expected "
-                "each recording once, as a copy would stand on both sides of a split; remove one "
-                "from the cohort sheet."
+                f"recordings {twin.recording} (participant {twin.participant}) and {item.recording} "
+                f"(participant {item.participant}) hold the same signal; expected each recording "
+                "once, as a copy would stand on both sides of a split; remove one from the cohort "
+                "sheet."
             )
-        sources[source] = item
         known = labels.setdefault(item.participant, item)
         if known.label != item.label:
             raise windows.two_labels(

@@ -118,6 +118,22 @@ def chain_windows(
     return out
 
 
+def check_usable(dataset: WindowsFile, participants: Sequence[str], settings: Sequences) -> None:
+    """Raise :class:`RemitError` unless each has a window that may be used; reads no signal."""
+    frame = dataset.frame()
+    if not settings.use_bad_windows:
+        frame = frame[frame["good"]]
+    there = set(frame["Participant"])
+    known = set(dataset.participants)
+    empty = sorted(name for name in participants if name in known and name not in there)
+    if empty:
+        raise RemitError(
+            f"{dataset.path}: participant {some_of(empty)} has no window of good quality; expected at "
+            "least one; look at the recording, or set sequences.use_bad_windows, or leave the "
+            "participant out."
+        )
+
+
 def load_sequences(
     dataset: WindowsFile, participants: Sequence[str], settings: Sequences
 ) -> TokenSequences:
@@ -125,6 +141,7 @@ def load_sequences(
 
     Raises :class:`RemitError` for a participant who is not in the file or has no usable window.
     """
+    check_usable(dataset, participants, settings)
     frame = dataset.frame()
     chosen = sorted(set(participants))
     frame = frame[frame["Participant"].isin(chosen)].reset_index(drop=True)
@@ -138,12 +155,6 @@ def load_sequences(
         )
     used = frame[keep].reset_index(drop=True)
     counts = used["Participant"].value_counts()
-    empty = [name for name in chosen if name not in counts.index]
-    if empty:
-        raise RemitError(
-            f"{dataset.path}: participant {some_of(empty)} has no window of good quality; expected at least "
-            "one; look at the recording, or set sequences.use_bad_windows, or leave the participant out."
-        )
     recordings, recording_W = np.unique(used["recording"].to_numpy(str), return_inverse=True)
     for number in range(len(recordings)):
         rows = np.flatnonzero(recording_W == number)

@@ -212,6 +212,8 @@ def write_windows(
         "left_out": list(recording.left_out),
         "dropped_seconds": windows.dropped_seconds,
         "content_sha256": content.hexdigest(),
+        # Of the signal alone: the same for a copy under another name, label or file header.
+        "signal_sha256": hashlib.sha256(windows.signal_WCS[order].tobytes()).hexdigest(),
     }
     metadata = {
         "sampling_rate": float(windows.sampling_rate),

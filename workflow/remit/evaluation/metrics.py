@@ -1,11 +1,8 @@
 """Figures of merit of a classifier of participants, with intervals.
 
 The unit that is counted is the participant, never the window. Class 1 is the class of interest
-(remission). A figure that is not defined (an AUC of one class) is None, never a number. Every
-figure is computed for many weightings of the participants at once, as a bootstrap needs it; the
-tests hold them against scikit-learn's.
-
-Shapes: R resamples, N participants.
+(remission). The figures themselves are scikit-learn's; a figure that is not defined (an AUC of one
+class) is None, never a number.
 """
 
 from __future__ import annotations
@@ -14,43 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
+from sklearn import metrics as sk
 
 THRESHOLD = 0.5
+FIGURES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "brier")
 FEWEST_TO_BOOTSTRAP = 5  # participants of either class
-
-
-def _ratio(above_R: np.ndarray, below_R: np.ndarray, otherwise: float) -> np.ndarray:
-    """above / below, and ``otherwise`` where below is 0."""
-    empty_R = below_R == 0
-    return np.where(empty_R, otherwise, above_R / np.where(empty_R, 1, below_R))
-
-
-def _figures(y_N: np.ndarray, p_N: np.ndarray, weight_RN: np.ndarray) -> dict[str, np.ndarray]:
-    """Every figure for every row of weights [R, N]; NaN where it is not defined."""
-    guess_N, true_N = p_N >= THRESHOLD, y_N == 1
-    hit = weight_RN[:, guess_N & true_N].sum(1)
-    false_alarm = weight_RN[:, guess_N & ~true_N].sum(1)
-    miss = weight_RN[:, ~guess_N & true_N].sum(1)
-    right_no = weight_RN[:, ~guess_N & ~true_N].sum(1)
-    total = weight_RN.sum(1)
-    # Precision, recall and F1 are 0 where nothing is guessed or nothing is there, as a classifier
-    # that never says yes must not look good.
-    sensitivity = _ratio(hit, hit + miss, np.nan)
-    specificity = _ratio(right_no, right_no + false_alarm, np.nan)
-    p1, p0 = p_N[true_N], p_N[~true_N]
-    wins = (p1[:, None] > p0[None, :]) + 0.5 * (p1[:, None] == p0[None, :])
-    w1, w0 = weight_RN[:, true_N], weight_RN[:, ~true_N]
-    return {
-        "accuracy": (hit + right_no) / total,
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "precision": _ratio(hit, hit + false_alarm, 0.0),
-        "recall": _ratio(hit, hit + miss, 0.0),
-        "f1": _ratio(2 * hit, 2 * hit + false_alarm + miss, 0.0),
-        # Mann and Whitney 1947: the probability that a case of class 1 stands above one of class 0.
-        "auc": _ratio(((w1 @ wins) * w0).sum(1), w1.sum(1) * w0.sum(1), np.nan),
-        "brier": weight_RN @ (p_N - y_N) ** 2 / total,
-    }
 
 
 def _checked(
@@ -69,21 +36,52 @@ def _checked(
 def participant_metrics(
     labels: Sequence[int], probabilities: Sequence[float]
 ) -> dict[str, float | int | None]:
-    """The figures for one label (0 or 1) and one probability of class 1 per participant."""
+    """The figures for one label (0 or 1) and one probability of class 1 per participant.
+
+    Precision, recall and F1 are 0 where nothing is guessed or nothing is there: a classifier that
+    never says yes must not look good.
+    """
     y, p = _checked(labels, probabilities)
-    figures: dict[str, float | int | None] = {
-        key: None if np.isnan(value[0]) else float(value[0])
-        for key, value in _figures(y, p, np.ones((1, len(y)))).items()
+    guess = p >= THRESHOLD
+    both = len(np.unique(y)) == 2
+    return {
+        "n": len(y),
+        "n_positive": int(y.sum()),
+        "accuracy": float(sk.accuracy_score(y, guess)),
+        "balanced_accuracy": float(sk.balanced_accuracy_score(y, guess)) if both else None,
+        "precision": float(sk.precision_score(y, guess, zero_division=0)),
+        "recall": float(sk.recall_score(y, guess, zero_division=0)),
+        "f1": float(sk.f1_score(y, guess, zero_division=0)),
+        "auc": float(sk.roc_auc_score(y, p)) if both else None,
+        "brier": float(np.mean((p - y) ** 2)),
     }
-    return {"n": len(y), "n_positive": int(y.sum()), **figures}
 
 
 def _exact(count: int, of: int, level: float) -> tuple[float, float]:
-    """The exact binomial interval of a proportion; everything where there was no trial."""
+    """The exact binomial interval of a proportion (Clopper and Pearson 1934); all, without a trial."""
     if not of:
         return 0.0, 1.0
     found = binomtest(count, of).proportion_ci(level, method="exact")
     return float(found.low), float(found.high)
+
+
+def _auc_interval(auc: float, n1: int, n0: int, level: float) -> tuple[float, float]:
+    """A score interval of the AUC of n1 against n0 (Newcombe 2006, Stat Med 25:559, method 5).
+
+    The limits are where the standard error (Hanley and McNeil 1982, both class sizes replaced by
+    their mean) at the limit itself makes the found AUC just plausible; so it is wide for few
+    participants, and not empty when the classes are separated perfectly.
+    """
+    z = float(norm.ppf((1 + level) / 2))
+    star = (n1 + n0) / 2 - 1
+
+    def beyond(theta: float) -> float:
+        extra = 1 + star * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return (auc - theta) ** 2 - z**2 * theta * (1 - theta) * extra / (n1 * n0)
+
+    low = 0.0 if auc == 0 else float(brentq(beyond, 0.0, min(auc, 1 - 1e-9)))
+    high = 1.0 if auc == 1 else float(brentq(beyond, max(auc, 1e-9), 1.0))
+    return low, high
 
 
 def with_intervals(
@@ -96,43 +94,63 @@ def with_intervals(
 ) -> dict[str, Any]:
     """The figures and an interval for each: ``{figure: {value, low, high, method}}``.
 
-    Accuracy, precision and recall are proportions and have the exact binomial interval (Clopper and
-    Pearson 1934). The others have percentile intervals of a bootstrap over participants within each
-    class (Efron and Tibshirani 1993). With fewer than 5 participants in a class the bootstrap would
-    claim a certainty that is not there (one against one: an AUC of 1 and nothing else), so the
-    interval is everything from 0 to 1. An undefined figure has no interval.
+    All are intervals over participants for this model; none is empty, however few there are.
+
+    - accuracy, precision, recall: exact binomial (Clopper and Pearson 1934);
+    - F1: the exact interval of hits among hits, misses and false alarms, J, as F1 = 2 J / (1 + J);
+    - balanced accuracy: the exact intervals of sensitivity and specificity, joined by square and add
+      (Newcombe 1998, Stat Med 17:873);
+    - AUC: a score interval (Newcombe 2006);
+    - Brier score: percentiles of a bootstrap over participants within each class, or everything from
+      0 to 1 with fewer than 5 participants in a class.
+
+    An undefined figure has no interval.
     """
     y, p = _checked(labels, probabilities)
     values = participant_metrics(labels, probabilities)
-    rng = np.random.default_rng(seed)
-    weight_RN = np.zeros((resamples, len(y)))
-    for label in (0, 1):
-        group = np.flatnonzero(y == label)
-        if len(group):
-            weight_RN[:, group] = rng.multinomial(
-                len(group), np.full(len(group), 1 / len(group)), size=resamples
-            )
-    drawn = _figures(y, p, weight_RN)
-    guess = p >= THRESHOLD
-    proportions = {
-        "accuracy": (int((guess == y).sum()), len(y)),
-        "precision": (int((guess & (y == 1)).sum()), int(guess.sum())),
-        "recall": (int((guess & (y == 1)).sum()), int(y.sum())),
+    guess, true = p >= THRESHOLD, y == 1
+    hit, miss = int((guess & true).sum()), int((~guess & true).sum())
+    false_alarm, right_no = int((guess & ~true).sum()), int((~guess & ~true).sum())
+    n1, n0 = hit + miss, false_alarm + right_no
+    f1_low, f1_high = (2 * j / (1 + j) for j in _exact(hit, hit + miss + false_alarm, level))
+    bounds: dict[str, tuple[float, float, str]] = {
+        "accuracy": (*_exact(hit + right_no, len(y), level), "exact binomial"),
+        "precision": (*_exact(hit, hit + false_alarm, level), "exact binomial"),
+        "recall": (*_exact(hit, n1, level), "exact binomial"),
+        "f1": (f1_low, f1_high, "exact binomial of the Jaccard index"),
+        "brier": (0.0, 1.0, f"fewer than {FEWEST_TO_BOOTSTRAP} in a class"),
     }
-    fewest = min(int((y == label).sum()) for label in (0, 1))
-    tails = [(1 - level) / 2 * 100, (1 + level) / 2 * 100]
-    out: dict[str, Any] = {"n": values["n"], "n_positive": values["n_positive"], "level": level}
-    for key, drawn_R in drawn.items():
-        low: float | None = None
-        high: float | None = None
-        method = "undefined"
-        if key in proportions:
-            method = "exact binomial"
-            low, high = _exact(*proportions[key], level)
-        elif values[key] is not None and fewest < FEWEST_TO_BOOTSTRAP:
-            low, high, method = 0.0, 1.0, f"fewer than {FEWEST_TO_BOOTSTRAP} in a class"
-        elif values[key] is not None:
-            low, high = (float(x) for x in np.percentile(drawn_R, tails))
-            method = "bootstrap over participants"
-        out[key] = {"value": values[key], "low": low, "high": high, "method": method}
+    if n1 and n0:
+        bounds["auc"] = (*_auc_interval(float(values["auc"] or 0.0), n1, n0, level), "score")
+        parts = [(k / n, *_exact(k, n, level)) for k, n in ((hit, n1), (right_no, n0))]
+        center = sum(value for value, _, _ in parts) / 2
+        below = sum((value - low) ** 2 for value, low, _ in parts) ** 0.5 / 2
+        above = sum((high - value) ** 2 for value, _, high in parts) ** 0.5 / 2
+        bounds["balanced_accuracy"] = (
+            max(0.0, center - below),
+            min(1.0, center + above),
+            "square and add",
+        )
+    if min(n1, n0) >= FEWEST_TO_BOOTSTRAP:
+        low, high = _brier_interval(y, p, seed, resamples, level)
+        if low < high:  # equal errors everywhere would give an interval without width
+            bounds["brier"] = (low, high, "bootstrap over participants")
+    out: dict[str, Any] = {"n": len(y), "n_positive": n1, "level": level}
+    for key in FIGURES:
+        found = bounds.get(key, (None, None, "undefined"))
+        out[key] = dict(zip(("value", "low", "high", "method"), (values[key], *found), strict=True))
     return out
+
+
+def _brier_interval(
+    y: np.ndarray, p: np.ndarray, seed: int, resamples: int, level: float
+) -> tuple[float, float]:
+    rng = np.random.default_rng(seed)
+    total = np.zeros(resamples)
+    for label in (0, 1):
+        errors = (p[y == label] - label) ** 2
+        total += (
+            rng.multinomial(len(errors), np.full(len(errors), 1 / len(errors)), resamples) @ errors
+        )
+    low, high = np.percentile(total / len(y), [(1 - level) / 2 * 100, (1 + level) / 2 * 100])
+    return float(low), float(high)

@@ -193,6 +193,7 @@ def _check_together(file: Path, rows: Sequence[SheetRow], lines: Sequence[int]) 
     recordings: dict[str, int] = {}
     sources: dict[tuple[str, str | None], int] = {}
     labels: dict[str, tuple[int | None, int]] = {}
+    people: dict[str, tuple[str, int]] = {}
     for row, line in zip(rows, lines, strict=True):
         # Two names that differ only by case are one file on many disks.
         first = recordings.setdefault(row.recording.lower(), line)
@@ -206,6 +207,13 @@ def _check_together(file: Path, rows: Sequence[SheetRow], lines: Sequence[int]) 
             raise RemitError(
                 f"{file} line {line}: {row.path}{f' entry {row.entry}' if row.entry else ''} is "
                 f"already on line {first}; expected each recording once; remove one."
+            )
+        spelling, first = people.setdefault(row.participant.lower(), (row.participant, line))
+        if spelling != row.participant:
+            raise RemitError(
+                f"{file} line {line}: participant '{row.participant}' is '{spelling}' on line {first}; "
+                "expected one spelling per participant; correct one of them, or rename one if they "
+                "are two people."
             )
         label, first = labels.setdefault(row.participant, (row.remission, line))
         if label != row.remission:

@@ -36,8 +36,7 @@ class Recording:
     `segments`: contiguous stretches in order of time; nothing is to be joined across their ends.
     `prewindowed`: each segment is one window that the source had already cut.
     `simulated`: made by remit, not measured on a person.
-    `source_sha256`: hexadecimal SHA-256 of the source file's bytes (of one recording in a container:
-    of the file's hash and the place in it); empty where there is no file.
+    `source_sha256`: hexadecimal SHA-256 of the source file's bytes; empty where there is no file.
     `left_out`: channels of the file that are not used, by the file's own names.
     `notes`: what the reader found and did, one sentence each.
 

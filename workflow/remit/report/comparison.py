@@ -16,7 +16,7 @@ from remit.files import atomic_write
 from remit.naming import FINETUNED_SUFFIX, ModelName
 from remit.report.model_report import read_card, template, warnings_of
 
-_COMPARED = ("auc", "accuracy", "f1")
+COMPARED = ("auc", "accuracy", "f1")
 
 
 def _row(card: dict[str, Any]) -> dict[str, Any]:
@@ -36,12 +36,16 @@ def _row(card: dict[str, Any]) -> dict[str, Any]:
     }
     for part in ("val", "test"):
         row[f"{part}_n"] = card["metrics"][part]["n"]
-        for key in _COMPARED:
+        for key in COMPARED:
             figure = card["metrics"][part][key]
             for what in ("value", "low", "high"):
                 suffix = "" if what == "value" else f"_{what}"
                 row[f"{part}_{key}{suffix}"] = _rounded(figure[what])
     return row
+
+
+def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["d_model"], row["num_layers"], row["masking_style"], row["mask_percent"]
 
 
 def _rounded(value: float | None) -> str:
@@ -59,15 +63,7 @@ def write_comparison(*, cards: Sequence[Path], table: Path, page: Path) -> None:
                     f"{file}: {key} is {card['data'][key][:12]}; expected {first[key][:12]} as in "
                     f"{cards[0]}; rebuild both from the same dataset and split."
                 )
-    rows = sorted(
-        (_row(card) for card in contents),
-        key=lambda row: (
-            row["d_model"],
-            row["num_layers"],
-            row["masking_style"],
-            row["mask_percent"],
-        ),
-    )
+    rows = sorted((_row(card) for card in contents), key=_order)
     with (
         atomic_write(table) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as stream,
@@ -77,8 +73,13 @@ def write_comparison(*, cards: Sequence[Path], table: Path, page: Path) -> None:
         )
         writer.writeheader()
         writer.writerows(rows)
+    ordered = sorted(contents, key=lambda card: _order(_row(card)))
+    warnings = list(dict.fromkeys(text for card in ordered for text in warnings_of(card)))
     text = template("comparison.html.j2").render(
-        rows=rows, warnings=warnings_of(contents[0]), compared=_COMPARED, data=first
+        cards=list(zip(rows, ordered, strict=True)),
+        warnings=warnings,
+        compared=COMPARED,
+        data=first,
     )
     with atomic_write(page) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from remit.dataset.splits import read_split
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
 from remit.files import atomic_write
@@ -81,7 +83,7 @@ def warnings_of(card: dict[str, Any]) -> list[str]:
             "estimate is too favourable for new people."
         )
     if not card["data"]["simulated"] and card["pretrained"]["data"]["simulated"]:
-        found.append("The backbone was pretrained on simulated data.")
+        found.append("SIMULATED recordings, made by a program, were among those of pretraining.")
     n = int(card["metrics"]["test"]["n"])
     if n < _FEW_PARTICIPANTS:
         found.append(
@@ -154,10 +156,16 @@ def write_report(
 ) -> None:
     """Write the page and the figure of one model; raises :class:`RemitError`."""
     content = read_card(card)
-    people = pq.read_table(predictions).to_pylist()
+    try:
+        people = pq.read_table(predictions).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise RemitError(
+            f"{predictions}: cannot be read ({type(error).__name__}); expected the predictions of "
+            "fine-tuning; rebuild them."
+        ) from None
     frame = open_dataset(primary).frame()
-    split_content = json.loads(split.read_text(encoding="utf-8"))
-    if content["data"]["content_sha256"] != split_content["content_sha256"]:
+    made_by = read_split(split)
+    if content["data"]["content_sha256"] != made_by.content_sha256:
         raise RemitError(
             f"{card}: was made from another dataset than {split}; expected the same; rebuild it."
         )
@@ -173,7 +181,7 @@ def write_report(
             "windows": len(frame),
             "bad": int((~frame["good"]).sum()),
         },
-        split=split_content,
+        split=made_by,
         curves=base64.b64encode(picture).decode("ascii"),
     )
     with atomic_write(page) as temporary:

@@ -11,10 +11,11 @@ import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from zipfile import BadZipFile
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from remit.errors import RemitError
 from remit.files import atomic_write, write_json
@@ -23,23 +24,72 @@ FORMAT = "remit-checkpoint"
 FORMAT_VERSION = 1
 Kind = Literal["pretrained", "finetuned"]
 
-_REQUIRED = (
-    "name",
-    "encoder",
-    "channels",
-    "positions",
-    "state_dict",
-    "settings",
-    "data",
-    "versions",
+# What reading a damaged or foreign file raises.
+UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    BadZipFile,
+    pickle.UnpicklingError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
 )
+
+
+class _Part(BaseModel):
+    """A part of a checkpoint; further keys may stand beside those that are needed."""
+
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, strict=True)
+
+
+class _Data(_Part):
+    dataset: str
+    cohort: str
+    simulated: bool
+    content_sha256: str
+    signal: dict[str, Any]
+
+
+class _PretrainedData(_Data):
+    transductive: bool
+    participants_seen: dict[Literal["training", "early_stopping"], list[str]]
+    signals_seen: list[str]
+
+
+class _Checkpoint(_Part):
+    """What every checkpoint holds."""
+
+    name: str
+    encoder: dict[str, int | bool]
+    channels: list[str]
+    positions: torch.Tensor
+    settings: dict[str, Any]
+    data: _Data
+    versions: dict[str, str]
+    history: list[dict[str, float | int | None]]
+    best_epoch: int
+    state_dict: dict[str, torch.Tensor]
+
+    @model_validator(mode="after")
+    def _best_epoch_is_there(self) -> Self:
+        if not 1 <= self.best_epoch <= len(self.history):
+            raise ValueError(f"best_epoch is {self.best_epoch} of {len(self.history)} epochs")
+        return self
+
+
+class _Pretrained(_Checkpoint):
+    data: _PretrainedData
+
+
+_MODELS: dict[str, type[_Checkpoint]] = {"pretrained": _Pretrained, "finetuned": _Checkpoint}
 
 
 def save(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
     """Write a checkpoint under a temporary name, flush it, rename it."""
-    missing = [key for key in _REQUIRED if key not in payload]
-    if missing:
-        raise ValueError(f"checkpoint lacks {missing}")
+    _MODELS[kind].model_validate(dict(payload))
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, **payload}
     # Through an open file: given a path, torch writes the (temporary) name into the archive, and two
     # equal checkpoints would differ in their bytes.
@@ -64,19 +114,7 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
         raise RemitError(
             f"{file}: not found; expected a {kind} checkpoint; build it with snakemake or check the path."
         ) from None
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        BadZipFile,
-        pickle.UnpicklingError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        UnicodeDecodeError,
-    ) as error:
+    except UNREADABLE as error:
         reason = (
             str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         )
@@ -94,11 +132,14 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
             f"{file}: is a {content.get('kind')} checkpoint of format version "
             f"{content.get('format_version')}; expected {kind}, version {FORMAT_VERSION}; use another file."
         )
-    missing = [key for key in _REQUIRED if key not in content]
-    if missing:
+    try:
+        _MODELS[kind].model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "checkpoint"
         raise RemitError(
-            f"{file}: lacks {', '.join(missing)}; expected a whole checkpoint; rebuild it."
-        )
+            f"{file}: {place}: {first['msg']}; expected a whole {kind} checkpoint; rebuild it."
+        ) from None
     return content
 
 
@@ -119,8 +160,8 @@ def check_equal(file: Path, what: str, found: Any, expected: Any, origin: str) -
         return
     if found != expected:
         raise RemitError(
-            f"{file}: {what} is {found}; expected {expected} by {origin}; use a checkpoint that fits, "
-            "or change the setting."
+            f"{file}: {what} is {found}; expected {expected} by {origin}; use a "
+            "file that fits, or change the setting."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ _SIGNAL_KEYS = ("sampling_rate", "channels", "window_samples", "units")
 
 def signal_of(dataset: WindowsFile) -> dict[str, Any]:
     """The properties of a dataset's signal that a model is made for."""
-    return {key: dataset.metadata[key] for key in _SIGNAL_KEYS}
+    chain = dataset.metadata["settings"].get("preprocessing", {})
+    return {key: dataset.metadata[key] for key in _SIGNAL_KEYS} | {"preprocessing": chain}
 
 
 def encoder_settings(model: Mapping[str, Any], samples_per_token: int) -> EncoderSettings:
@@ -41,7 +42,14 @@ def build_encoder(
     return Encoder(settings, positions_C3), positions_C3
 
 
-def sources_of(dataset: WindowsFile) -> dict[str, str]:
-    """SHA-256 of the source file of each recording in a dataset."""
-    sources: Mapping[str, Mapping[str, Any]] = dataset.metadata["sources"]
-    return {recording: str(source["sha256"]) for recording, source in sources.items()}
+def signals_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, str]:
+    """The recordings of some participants by the SHA-256 of their signal.
+
+    The same recording has the same hash under another name, in another cohort, in another file.
+    """
+    chosen = set(participants)
+    return {
+        str(source["signal_sha256"]): recording
+        for recording, source in dataset.metadata["sources"].items()
+        if source["participant"] in chosen
+    }

@@ -1,11 +1,7 @@
 """Fine-tuning: a classifier of participants on a pretrained backbone.
 
-One example is one participant: the mean over all its tokens, through the head. With a frozen
-backbone every participant is embedded once and the head is trained on the stored embeddings, which
-gives the same numbers as embedding them again in every epoch. With a backbone that is trained too,
-each participant's sequences pass twice, in small groups, so that memory does not grow with the
-length of a recording: once for the embedding, once to carry its gradient back (Gao et al. 2021,
-arXiv 2101.06983). The test part is touched once, at the end.
+The best epoch on the validation participants is kept; the test part is touched once, at the end.
+How a participant becomes one example, and its gradient, is in `participants`.
 """
 
 from __future__ import annotations
@@ -20,29 +16,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch.nn import functional as F
 
 from remit.config import Execution, Finetuning, Sequences, Settings
-from remit.dataset.sequences import TokenSequences, load_sequences
+from remit.dataset.sequences import check_usable, load_sequences
 from remit.dataset.splits import read_split
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.evaluation.metrics import participant_metrics, with_intervals
 from remit.files import atomic_write, sha256_of
 from remit.naming import ModelName
-from remit.nn.encoder import Encoder, pooled_sum
+from remit.nn.encoder import Encoder
 from remit.nn.export import ParticipantClassifier
 from remit.nn.heads import ClassifierHead
 from remit.tracking import Tracker
 from remit.training import checkpoint
-from remit.training.data import build_encoder, encoder_settings, signal_of, sources_of
+from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of
+from remit.training.participants import NUM_CLASSES, Participants, class_weights, predict, step
 from remit.training.runtime import prepare, seed_all, versions
 from remit.training.state import TrainingState
 
 RESULT_VERSION = 1  # raise when a change here alters a fine-tuned model
 
-NUM_CLASSES = 2
-_SEQUENCES_AT_ONCE = 16  # of one participant; bounds memory, and fixes the order of summation
 
 # What a random draw is for; part of its seed.
 _INITIALISE, _ORDER, _DROPOUT, _BOOTSTRAP = range(10, 14)
@@ -55,116 +49,7 @@ class FinetuneSettings(Settings):
     model: dict[str, Any]
     sequences: Sequences
     finetuning: Finetuning
-
-
-class Participants:
-    """The participants of one part of the split: their sequences, labels and embeddings."""
-
-    def __init__(
-        self, encoder: Encoder, sequences: TokenSequences, device: torch.device, *, keep: bool
-    ) -> None:
-        unlabelled = [
-            name
-            for name, label in zip(sequences.participants, sequences.labels, strict=True)
-            if label is None
-        ]
-        if unlabelled:
-            raise RemitError(
-                f"participant {some_of(unlabelled)} has no label; fine-tuning expected 0 or 1 for "
-                "everyone in train, val and test; label them in the cohort sheet, or set "
-                "split.unlabelled to 'pretraining'."
-            )
-        self.encoder = encoder
-        self.sequences = sequences
-        self.device = device
-        self.names = sequences.participants
-        self.labels_N = torch.tensor([int(label or 0) for label in sequences.labels], device=device)
-        self._keep = keep
-        self._kept_ND: torch.Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def _sums(self, participant: int) -> list[tuple[np.ndarray, int]]:
-        """The groups of a participant's sequences and the number of tokens in all of them."""
-        indices = self.sequences.of_participant(participant)
-        channels = self.sequences.signal_WCL.shape[1]
-        count = sum(self.sequences.valid_steps(int(index)) for index in indices) * channels
-        return [
-            (indices[first : first + _SEQUENCES_AT_ONCE], count)
-            for first in range(0, len(indices), _SEQUENCES_AT_ONCE)
-        ]
-
-    def _part_D(self, group: np.ndarray, count: int) -> torch.Tensor:
-        """What one group of sequences adds to its participant's mean over tokens."""
-        samples_BKCS, valid_BK = self.sequences.batch(group, self.device)
-        tokens_BKCD = self.encoder(samples_BKCS, valid_BK=valid_BK)
-        sum_BD, _ = pooled_sum(tokens_BKCD, valid_BK)
-        return sum_BD.sum(dim=0) / count
-
-    def _embed_D(self, participant: int) -> torch.Tensor:
-        with torch.no_grad():
-            parts = [self._part_D(group, count) for group, count in self._sums(participant)]
-            return torch.stack(parts).sum(dim=0)
-
-    def embeddings(self, chosen: Sequence[int]) -> torch.Tensor:
-        """[chosen, D]; without gradient. Kept after the first call where the backbone is frozen."""
-        if not self._keep:
-            return torch.stack([self._embed_D(index) for index in chosen])
-        if self._kept_ND is None:
-            self._kept_ND = torch.stack([self._embed_D(index) for index in range(len(self))])
-        return self._kept_ND[list(chosen)]
-
-    def backward(self, chosen: Sequence[int], gradient_ND: torch.Tensor) -> None:
-        """Carry the gradient of the embeddings into the encoder's parameters."""
-        for row, participant in enumerate(chosen):
-            for group, count in self._sums(participant):
-                (self._part_D(group, count) * gradient_ND[row]).sum().backward()
-
-
-def _class_weights(labels_N: torch.Tensor, kind: str) -> torch.Tensor:
-    counts = torch.bincount(labels_N, minlength=NUM_CLASSES).to(torch.float32)
-    if kind == "none":
-        return torch.ones(NUM_CLASSES, device=labels_N.device)
-    return counts.sum() / (NUM_CLASSES * counts)
-
-
-def _step(
-    people: Participants,
-    head: ClassifierHead,
-    batches: Sequence[Sequence[int]],
-    weights: torch.Tensor,
-    *,
-    train_backbone: bool,
-) -> float:
-    """Accumulate the gradient of one optimiser step; returns the weighted mean loss.
-
-    Several small batches give the gradient of one large batch: each example counts by its class
-    weight over the weight of all examples of the step.
-    """
-    everyone = [index for batch in batches for index in batch]
-    whole = weights[people.labels_N[everyone]].sum()
-    total = 0.0
-    for batch in batches:
-        embedded_ND = people.embeddings(batch).clone().requires_grad_(train_backbone)
-        labels_N = people.labels_N[list(batch)]
-        loss = F.cross_entropy(head(embedded_ND), labels_N, weights, reduction="sum") / whole
-        loss.backward()
-        if train_backbone:
-            if embedded_ND.grad is None:
-                raise RuntimeError("no gradient reached the embeddings")
-            people.backward(batch, embedded_ND.grad)
-        total += float(loss.detach())
-    return total
-
-
-def _predict(people: Participants, head: ClassifierHead) -> np.ndarray:
-    """The probability of class 1 for every participant."""
-    head.eval()
-    with torch.no_grad():
-        logits = head(people.embeddings(range(len(people))))
-        probabilities: np.ndarray = torch.softmax(logits.double(), dim=1)[:, 1].cpu().numpy()
-    return probabilities
+    transductive: bool = False
 
 
 def _cross_entropy(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
@@ -207,7 +92,27 @@ def load_backbone(
         file, "signal", content["data"]["signal"], signal_of(dataset), "the primary dataset"
     )
     encoder, positions_C3 = build_encoder(expected, metadata["channels"])
+    fixed = {key: value.clone() for key, value in encoder.named_buffers()}
     checkpoint.load_weights(encoder, content["state_dict"], file)
+    for key, value in encoder.named_buffers():
+        if not torch.allclose(value, fixed[key], rtol=1e-5, atol=1e-6):
+            raise RemitError(
+                f"{file}: {key} is not that of the electrodes {some_of(metadata['channels'])}; expected "
+                "their standard positions; use a backbone made with them."
+            )
+    seen = content["data"]["participants_seen"].get("training", [])
+    if not seen or not content["data"]["signals_seen"]:
+        raise RemitError(
+            f"{file}: does not say whom it has seen; expected participants_seen and signals_seen; "
+            "without them nobody can tell whether it saw the held-out participants."
+        )
+    checkpoint.check_equal(
+        file,
+        "transductive",
+        content["data"]["transductive"],
+        settings.transductive,
+        "pretraining.transductive",
+    )
     return content, encoder, positions_C3
 
 
@@ -216,19 +121,17 @@ def _seen_in_pretraining(
 ) -> list[str]:
     """Participants whom the backbone has seen, by what its checkpoint says.
 
-    By name in their cohort, and by the hash of their recordings' files, which finds a person who
-    had another name or stood in another cohort.
+    By name in their cohort, and by the hash of their recordings' signal, which finds a person who
+    had another name or stood in another cohort. A backbone that hides what it saw is not found out.
     """
     names = {name for part in content["data"]["participants_seen"].values() for name in part}
-    files = set(content["data"]["sources_seen"]) - {""}
-    sources = sources_of(dataset)
-    by_file = {
-        participant
-        for participant, recording in dataset.content_sha256
-        if sources[recording] in files
-    }
+    seen = set(content["data"]["signals_seen"])
     cohort = dataset.metadata["cohort"]
-    return [name for name in people if f"{cohort}/{name}" in names or name in by_file]
+    return [
+        name
+        for name in people
+        if f"{cohort}/{name}" in names or not seen.isdisjoint(signals_of(dataset, [name]))
+    ]
 
 
 def finetune(
@@ -253,6 +156,15 @@ def finetune(
     metadata = dataset.metadata
     split = read_split(split_file)
     split.check_against(dataset.participants)
+    checkpoint.check_equal(
+        split_file,
+        "content_sha256",
+        split.content_sha256,
+        metadata["content_sha256"],
+        "the dataset",
+    )
+    for which in ("train", "val", "test"):
+        check_usable(dataset, split.part(which), settings.sequences)
     content, encoder, positions_C3 = load_backbone(backbone, name, settings, dataset)
     encoder.to(device).eval()
     frozen = options.freeze_backbone
@@ -265,7 +177,7 @@ def finetune(
     train, val = part("train"), part("val")
     held_out = [*split.part("val"), *split.part("test")]
     overlap = _seen_in_pretraining(content, dataset, held_out)
-    if overlap and not content["data"]["transductive"]:
+    if overlap and not settings.transductive:
         raise RemitError(
             f"{backbone}: participant {some_of(overlap)} of validation or test was seen in pretraining; "
             "expected a backbone that has not seen them; pretrain again with this split, or set "
@@ -307,7 +219,8 @@ def finetune(
         },
         log,
     )
-    best, history = _fit(encoder, head, train, val, options, state, tracker, log)
+    with tracker.watching():
+        best, history = _fit(encoder, head, train, val, options, state, tracker, log)
     head.load_state_dict(best["head"], strict=True)
     if not frozen:
         encoder.load_state_dict(best["encoder"], strict=True)
@@ -315,7 +228,7 @@ def finetune(
     frame: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
     for which, people in (("train", train), ("val", val), ("test", test)):
-        probabilities = _predict(people, head)
+        probabilities = predict(people, head)
         labels = people.labels_N.cpu().numpy()
         results[which] = with_intervals(
             labels.tolist(), probabilities.tolist(), seed=options.seed + _BOOTSTRAP
@@ -393,7 +306,7 @@ def _fit(
     optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=options.epochs)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    weights = _class_weights(train.labels_N, options.class_weights)
+    weights = class_weights(train.labels_N, options.class_weights)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "f1": -1.0, "loss": math.inf}
     saved = state.load()
@@ -418,7 +331,7 @@ def _fit(
         for first in range(0, len(batches), options.gradient_accumulation):
             optimiser.zero_grad(set_to_none=True)
             losses.append(
-                _step(
+                step(
                     train,
                     head,
                     batches[first : first + options.gradient_accumulation],
@@ -434,7 +347,7 @@ def _fit(
                 )
             optimiser.step()
         schedule.step()
-        probabilities = _predict(val, head)
+        probabilities = predict(val, head)
         labels = val.labels_N.cpu().numpy()
         figures = participant_metrics(labels.tolist(), probabilities.tolist())
         entry = {

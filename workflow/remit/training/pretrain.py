@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,11 @@ from remit.dataset.sequences import TokenSequences, load_sequences
 from remit.dataset.splits import ParticipantSplit, read_split
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
-from remit.naming import MASKING_STYLES, ModelName
-from remit.nn.encoder import Encoder
-from remit.nn.heads import LogSpectrum, ReconstructionHead, reconstruction_loss
-from remit.nn.masking import Corruption, draw_corruption, sequence_mask
+from remit.naming import ModelName
 from remit.tracking import Tracker
 from remit.training import checkpoint
-from remit.training.data import build_encoder, encoder_settings, signal_of, sources_of
+from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of
+from remit.training.reconstruction import Reconstruction
 from remit.training.runtime import prepare, seed_all, versions
 from remit.training.state import TrainingState
 
@@ -64,28 +61,25 @@ def keep_aside(
     return [name for name in ordered if name not in aside], sorted(aside)
 
 
-def _sources(dataset: WindowsFile, people: set[str]) -> dict[str, str]:
-    """The recordings of some participants by the SHA-256 of their source."""
-    sources = sources_of(dataset)
-    return {
-        sources[recording]: recording
-        for participant, recording in dataset.content_sha256
-        if participant in people
-    }
-
-
 def _refuse_overlap(
-    primary: WindowsFile, corpora: Sequence[WindowsFile], held_out: set[str]
+    primary: WindowsFile, corpora: Sequence[WindowsFile], held_out: set[str], same_ids: bool
 ) -> None:
-    """A recording of a held-out participant must not come back through another cohort."""
-    hidden = _sources(primary, held_out)
+    """A held-out participant must not come back through another cohort, by name or by signal."""
+    hidden = signals_of(primary, held_out)
     for corpus in corpora:
-        for recording, digest in sources_of(corpus).items():
+        twins = sorted(held_out & set(corpus.participants)) if same_ids else []
+        if twins:
+            raise RemitError(
+                f"{corpus.path}: participant {some_of(twins)} has the id of a held-out participant; "
+                "expected corpora free of them; take them out of the extra cohort, or set "
+                "pretraining.extra_ids: other if they are other people."
+            )
+        for digest, recording in signals_of(corpus, corpus.participants).items():
             if digest in hidden:
                 raise RemitError(
-                    f"{corpus.path}: recording '{recording}' is the same file as '{hidden[digest]}' of a "
-                    "held-out participant; expected corpora free of them; take it out of the extra "
-                    "cohort, or set pretraining.transductive."
+                    f"{corpus.path}: recording '{recording}' holds the same signal as "
+                    f"'{hidden[digest]}' of a held-out participant; expected corpora free of them; "
+                    "take it out of the extra cohort, or set pretraining.transductive."
                 )
 
 
@@ -114,112 +108,6 @@ def _join(parts: Sequence[TokenSequences], cohorts: Sequence[str]) -> TokenSeque
         windows_used=tuple(count for part in parts for count in part.windows_used),
         windows_bad=tuple(count for part in parts for count in part.windows_bad),
     )
-
-
-@dataclass(frozen=True)
-class MaskedBatch:
-    """A batch with its masks; see `nn.masking` for what they mean."""
-
-    samples_BKCS: torch.Tensor
-    valid_BK: torch.Tensor
-    masked_BKC: torch.Tensor
-    token_BKC: torch.Tensor
-    source_BKC: torch.Tensor
-
-
-class Reconstruction(torch.nn.Module):
-    """Encoder and reconstruction head with the targets and the loss of the settings."""
-
-    def __init__(
-        self, encoder: Encoder, settings: Pretraining, name: ModelName, sampling_rate: float
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.settings = settings
-        self.name = name
-        low, high = settings.spectrum_hz
-        samples = encoder.settings.samples_per_token
-        self.spectrum = LogSpectrum(samples, sampling_rate, low, high)
-        self.head = ReconstructionHead(
-            encoder.settings.d_model, samples, self.spectrum.num_frequencies
-        )
-        step_seconds = samples / sampling_rate
-        low_s, high_s = settings.block_seconds
-        self.block_steps = (
-            max(1, round(low_s / step_seconds)),
-            max(1, round(high_s / step_seconds)),
-        )
-        self.corruption = Corruption(*MASKING_STYLES[name.masking_style])
-
-    def masked_batch(
-        self,
-        sequences: TokenSequences,
-        indices: np.ndarray,
-        seed: Sequence[int],
-        device: torch.device,
-    ) -> MaskedBatch:
-        """Draw the masks of some sequences; each from ``seed`` and its own index only."""
-        samples_BKCS, valid_BK = sequences.batch(indices, device)
-        K, C = samples_BKCS.shape[1:3]
-        masked, token, source = [], [], []
-        for index in indices:
-            rng = np.random.default_rng([*seed, int(index)])
-            mask_KC = sequence_mask(
-                sequences.valid_steps(int(index)),
-                K,
-                C,
-                self.name.mask_ratio,
-                block_steps=self.block_steps,
-                rng=rng,
-                single_channel_fraction=self.settings.single_channel_fraction,
-            )
-            token_KC, source_KC = draw_corruption(
-                mask_KC, self.corruption, rng, valid_steps=sequences.valid_steps(int(index))
-            )
-            masked.append(mask_KC)
-            token.append(token_KC)
-            source.append(source_KC)
-        stacked = (torch.from_numpy(np.stack(part)).to(device) for part in (masked, token, source))
-        return MaskedBatch(samples_BKCS, valid_BK, *stacked)
-
-    def forward(self, batch: MaskedBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss on masked tokens and its parts."""
-        tokens_BKCD = self.encoder(
-            batch.samples_BKCS,
-            valid_BK=batch.valid_BK,
-            masked_BKC=batch.token_BKC,
-            source_BKC=batch.source_BKC,
-        )
-        waveform, spectrum = self.head(tokens_BKCD)
-        true_spectrum = self.spectrum(batch.samples_BKCS)
-        loss, parts = reconstruction_loss(
-            waveform,
-            batch.samples_BKCS,
-            spectrum,
-            true_spectrum,
-            batch.masked_BKC,
-            waveform_weight=self.settings.waveform_weight,
-            spectrum_weight=self.settings.spectrum_weight,
-        )
-        if not self.training:
-            parts = (
-                parts
-                | _explained(
-                    waveform[batch.masked_BKC], batch.samples_BKCS[batch.masked_BKC], "waveform"
-                )
-                | _explained(
-                    spectrum[batch.masked_BKC], true_spectrum[batch.masked_BKC], "spectrum"
-                )
-            )
-        return loss, parts
-
-
-def _explained(predicted: torch.Tensor, true: torch.Tensor, what: str) -> dict[str, torch.Tensor]:
-    """Sums from which the explained fraction of the masked tokens' variance is made."""
-    return {
-        f"{what}_residual": (true - predicted).square().sum(),
-        f"{what}_total": true.square().sum(),
-    }
 
 
 def learning_rate(step: int, total: int, settings: Pretraining) -> float:
@@ -253,14 +141,20 @@ def _evaluate(
     batch_size: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """Loss and explained variance on participants kept aside; the same masks at every epoch."""
+    """Loss, and 1 - squared error / mean square, on participants kept aside.
+
+    The same masks at every epoch, and every masked token hidden whatever the style: what `bert`
+    leaves in sight would else count as predicted.
+    """
     model.eval()
     sums: dict[str, float] = {}
     masked_total = 0
     with torch.no_grad():
         for first in range(0, len(sequences), batch_size):
             indices = np.arange(first, min(first + batch_size, len(sequences)))
-            batch = model.masked_batch(sequences, indices, (seed, _HELD_OUT_MASK), device)
+            batch = model.masked_batch(
+                sequences, indices, (seed, _HELD_OUT_MASK), device, hide_all=True
+            )
             loss, parts = model(batch)
             count = int(batch.masked_BKC.sum())
             masked_total += count
@@ -299,9 +193,16 @@ def pretrain(
     metadata = data_file.metadata
     split = read_split(split_file)
     split.check_against(data_file.participants)
+    checkpoint.check_equal(
+        split_file,
+        "content_sha256",
+        split.content_sha256,
+        metadata["content_sha256"],
+        "the dataset",
+    )
     training, aside = _participants(split, options)
     held_out = {*split.part("train"), *split.part("val"), *split.part("test")} - {*training, *aside}
-    _refuse_overlap(data_file, corpus_files, held_out)
+    _refuse_overlap(data_file, corpus_files, held_out, options.extra_ids == "same")
     parts = [load_sequences(data_file, training, settings.sequences)]
     cohorts = [str(metadata["cohort"])]
     for corpus in corpus_files:
@@ -312,11 +213,12 @@ def pretrain(
         cohorts.append(str(corpus.metadata["cohort"]))
     train = _join(parts, cohorts)
     stop = _join([load_sequences(data_file, aside, settings.sequences)], cohorts[:1])
+    simulated = any(file.metadata["simulated"] for file in (data_file, *corpus_files))
     log(
         f"pretrain {name}: {len(train.participants)} participants, {len(train)} sequences of "
         f"{train.num_steps} x {train.signal_WCL.shape[1]} tokens; {len(stop.participants)} participants "
         f"kept aside; {len(held_out)} never seen; device {device}"
-        + ("; SIMULATED data" if metadata["simulated"] else "")
+        + ("; SIMULATED data" if simulated else "")
         + ("; TRANSDUCTIVE" if options.transductive else "")
     )
     seed_all(options.seed, _INITIALISE)
@@ -329,7 +231,7 @@ def pretrain(
     data = {
         "dataset": metadata["dataset"],
         "cohort": metadata["cohort"],
-        "simulated": metadata["simulated"],
+        "simulated": simulated,
         "content_sha256": metadata["content_sha256"],
         "signal": signal_of(data_file),
         "corpora": {
@@ -340,10 +242,14 @@ def pretrain(
             "training": list(train.participants),
             "early_stopping": list(stop.participants),
         },
-        "sources_seen": sorted(
+        "signals_seen": sorted(
             {
-                *_sources(data_file, {*training, *aside}),
-                *(source for corpus in corpus_files for source in sources_of(corpus).values()),
+                *signals_of(data_file, {*training, *aside}),
+                *(
+                    digest
+                    for corpus in corpus_files
+                    for digest in signals_of(corpus, corpus.participants)
+                ),
             }
         ),
         "transductive": options.transductive,
@@ -357,7 +263,7 @@ def pretrain(
             "remit.model": str(name),
             "remit.dataset": str(metadata["dataset"]),
             "remit.content_sha256": str(metadata["content_sha256"]),
-            "remit.simulated": str(metadata["simulated"]).lower(),
+            "remit.simulated": str(simulated).lower(),
             "remit.transductive": str(options.transductive).lower(),
         },
         log,
@@ -365,7 +271,8 @@ def pretrain(
     tracker.params({"name": str(name), **all_settings})
     tracker.dataset(primary, metadata, "pretraining", {"remit.cohort": str(metadata["cohort"])})
     state = TrainingState(output, {"name": str(name), "settings": all_settings, "data": data}, log)
-    best, history = _fit(model, train, stop, options, device, state, tracker, log)
+    with tracker.watching():
+        best, history = _fit(model, train, stop, options, device, state, tracker, log)
     payload = {
         "name": str(name),
         "encoder": encoder.settings.to_dict(),

@@ -6,6 +6,7 @@ workers, as every random draw is seeded by what it is for and not by when it hap
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -28,6 +29,8 @@ def prepare(device: str, threads: int) -> torch.device:
         )
     chosen = "cuda" if device == "auto" and torch.cuda.is_available() else device
     chosen = "cpu" if chosen == "auto" else chosen
+    # cuBLAS is deterministic only with a workspace of fixed size; read when CUDA starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     return torch.device(chosen)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from remit.files import atomic_write
+from remit.training.checkpoint import UNREADABLE
 
 
 class TrainingState:
@@ -41,7 +42,14 @@ class TrainingState:
         """The saved state, or None where there is none that belongs to this training."""
         if not self._file.exists():
             return None
-        content: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True)
+        try:
+            content: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            self._log(
+                f"state in {self.folder} cannot be read ({type(error).__name__}); starting from the "
+                "beginning"
+            )
+            return None
         if content.get("key") != self.key:
             self._log(
                 f"state in {self.folder} belongs to other settings or data; starting from the beginning"

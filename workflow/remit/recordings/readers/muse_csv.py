@@ -30,7 +30,10 @@ def _header(path: Path) -> list[str]:
     with path.open("rb") as opened:
         first = opened.readline(_HEADER_BYTES)
     line = first.decode("utf-8-sig", errors="replace").rstrip("\r\n")
-    return [name.strip() for name in next(csv.reader([line]), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([line]), [])]
+    except csv.Error:  # a carriage return inside the line: no header of ours
+        return []
 
 
 def matches(path: Path) -> bool:
@@ -147,11 +150,11 @@ def _check_ending(path: Path) -> None:
 
 def _diagnosis(path: Path, header: list[str], wanted: list[str], reason: str) -> RemitError:
     """Look for the row that the fast parser stumbled over, to name it."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
-        reader = csv.reader(opened)
-        next(reader, None)
-        for cells in reader:
-            where = f"{path} line {reader.line_num}"
+    with path.open(encoding="utf-8-sig", errors="replace") as opened:
+        next(opened, None)
+        for number, line in enumerate(opened, start=2):
+            cells = line.rstrip("\n").split(",") if line.strip() else []
+            where = f"{path} line {number}"
             if not cells:
                 continue
             if len(cells) != len(header):

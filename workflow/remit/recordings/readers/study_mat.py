@@ -10,7 +10,7 @@ does. (An id could occur in two rows; a row cannot.)
 
 from __future__ import annotations
 
-import hashlib
+import math
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -87,7 +87,7 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
         segments=tuple(Segment(start, stop, start / rate) for start, stop in pairwise(edges)),
         prewindowed=True,
         simulated=False,
-        source_sha256=hashlib.sha256(f"{sha256_of(path)} {found.where}".encode()).hexdigest(),
+        source_sha256=sha256_of(path),
         left_out=(),
         notes=tuple(notes),
     )
@@ -199,7 +199,7 @@ def _participant(path: Path, where: str, value: Any) -> str:
         item = value.item()
         if isinstance(item, str):
             text = item.strip()
-        elif isinstance(item, bool | int | float) and item == item and item == int(item):
+        elif isinstance(item, bool | int | float) and math.isfinite(item) and item == int(item):
             text = str(int(item))
         else:
             text = ""
@@ -213,7 +213,7 @@ def _participant(path: Path, where: str, value: Any) -> str:
 
 def _cells(path: Path, where: str, cell: Any) -> list[tuple[str, Any]]:
     """The windows in a 1xK (or Kx1) cell, each with its MATLAB name."""
-    if not _is_cell(cell) or 1 not in cell.shape:
+    if not _is_cell(cell) or 1 not in cell.shape or not cell.size:
         raise RemitError(
             f"{path}: {where} is {_shape(cell)}; expected a 1xK cell of windows; correct this cell."
         )

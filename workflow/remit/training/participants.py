@@ -1,0 +1,137 @@
+"""A participant as one training example: the mean over all tokens, through the head.
+
+With a frozen backbone every participant is embedded once and the head is trained on the stored
+embeddings, which gives the same numbers as embedding them again in every epoch. With a backbone that
+is trained too, each participant's sequences pass twice, in small groups, so that memory does not grow
+with the length of a recording: once for the embedding, once to carry its gradient back (Gao et al.
+2021, arXiv 2101.06983). Knows sequences and modules, and no file.
+
+Shapes: N participants, D model width, B sequences, K token steps, C channels, S samples per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from remit.dataset.sequences import TokenSequences
+from remit.errors import RemitError, some_of
+from remit.nn.encoder import Encoder, pooled_sum
+from remit.nn.heads import ClassifierHead
+
+NUM_CLASSES = 2
+_SEQUENCES_AT_ONCE = 16  # of one participant; bounds memory, and fixes the order of summation
+
+
+class Participants:
+    """The participants of one part of the split: their sequences, labels and embeddings."""
+
+    def __init__(
+        self, encoder: Encoder, sequences: TokenSequences, device: torch.device, *, keep: bool
+    ) -> None:
+        unlabelled = [
+            name
+            for name, label in zip(sequences.participants, sequences.labels, strict=True)
+            if label is None
+        ]
+        if unlabelled:
+            raise RemitError(
+                f"participant {some_of(unlabelled)} has no label; fine-tuning expected 0 or 1 for "
+                "everyone in train, val and test; label them in the cohort sheet, or set "
+                "split.unlabelled to 'pretraining'."
+            )
+        self.encoder = encoder
+        self.sequences = sequences
+        self.device = device
+        self.names = sequences.participants
+        self.labels_N = torch.tensor([int(label or 0) for label in sequences.labels], device=device)
+        self._keep = keep
+        self._kept_ND: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _sums(self, participant: int) -> list[tuple[np.ndarray, int]]:
+        """The groups of a participant's sequences and the number of tokens in all of them."""
+        indices = self.sequences.of_participant(participant)
+        channels = self.sequences.signal_WCL.shape[1]
+        count = sum(self.sequences.valid_steps(int(index)) for index in indices) * channels
+        return [
+            (indices[first : first + _SEQUENCES_AT_ONCE], count)
+            for first in range(0, len(indices), _SEQUENCES_AT_ONCE)
+        ]
+
+    def _part_D(self, group: np.ndarray, count: int) -> torch.Tensor:
+        """What one group of sequences adds to its participant's mean over tokens."""
+        samples_BKCS, valid_BK = self.sequences.batch(group, self.device)
+        tokens_BKCD = self.encoder(samples_BKCS, valid_BK=valid_BK)
+        sum_BD, _ = pooled_sum(tokens_BKCD, valid_BK)
+        return sum_BD.sum(dim=0) / count
+
+    def _embed_D(self, participant: int) -> torch.Tensor:
+        with torch.no_grad():
+            parts = [self._part_D(group, count) for group, count in self._sums(participant)]
+            return torch.stack(parts).sum(dim=0)
+
+    def embeddings(self, chosen: Sequence[int]) -> torch.Tensor:
+        """[chosen, D]; without gradient. Kept after the first call where the backbone is frozen."""
+        if not self._keep:
+            return torch.stack([self._embed_D(index) for index in chosen])
+        if self._kept_ND is None:
+            self._kept_ND = torch.stack([self._embed_D(index) for index in range(len(self))])
+        return self._kept_ND[list(chosen)]
+
+    def backward(self, chosen: Sequence[int], gradient_ND: torch.Tensor) -> None:
+        """Carry the gradient of the embeddings into the encoder's parameters."""
+        for row, participant in enumerate(chosen):
+            for group, count in self._sums(participant):
+                (self._part_D(group, count) * gradient_ND[row]).sum().backward()
+
+
+def class_weights(labels_N: torch.Tensor, kind: str) -> torch.Tensor:
+    """The weight of each class in the loss: 1, or for "balanced" the inverse of its frequency."""
+    counts = torch.bincount(labels_N, minlength=NUM_CLASSES).to(torch.float32)
+    if kind == "none":
+        return torch.ones(NUM_CLASSES, device=labels_N.device)
+    return counts.sum() / (NUM_CLASSES * counts)
+
+
+def step(
+    people: Participants,
+    head: ClassifierHead,
+    batches: Sequence[Sequence[int]],
+    weights: torch.Tensor,
+    *,
+    train_backbone: bool,
+) -> float:
+    """Accumulate the gradient of one optimiser step; returns the weighted mean loss.
+
+    Several small batches give the gradient of one large batch: each example counts by its class
+    weight over the weight of all examples of the step.
+    """
+    everyone = [index for batch in batches for index in batch]
+    whole = weights[people.labels_N[everyone]].sum()
+    total = 0.0
+    for batch in batches:
+        embedded_ND = people.embeddings(batch).clone().requires_grad_(train_backbone)
+        labels_N = people.labels_N[list(batch)]
+        loss = F.cross_entropy(head(embedded_ND), labels_N, weights, reduction="sum") / whole
+        loss.backward()
+        if train_backbone:
+            if embedded_ND.grad is None:
+                raise RuntimeError("no gradient reached the embeddings")
+            people.backward(batch, embedded_ND.grad)
+        total += float(loss.detach())
+    return total
+
+
+def predict(people: Participants, head: ClassifierHead) -> np.ndarray:
+    """The probability of class 1 for every participant."""
+    head.eval()
+    with torch.no_grad():
+        logits = head(people.embeddings(range(len(people))))
+        probabilities: np.ndarray = torch.softmax(logits.double(), dim=1)[:, 1].cpu().numpy()
+    return probabilities
