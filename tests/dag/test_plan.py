@@ -172,6 +172,16 @@ def test_a_backbone_placed_by_hand_is_used_though_data_are_newer(copy):
     assert jobs == {"finetune": 1}
 
 
+def test_a_backbone_placed_by_hand_is_out_of_reach_even_when_all_is_forced(copy):
+    (copy / "results/pretrained" / f"{MODEL}.json").unlink()  # now it is one that was placed
+    assert plan(copy, config=copy / "mine.yaml")[0] == {}
+    jobs, _ = plan(copy, "--forceall", config=copy / "mine.yaml")
+    assert "pretrain" not in jobs
+    assert jobs["finetune"] == 1
+    jobs, _ = plan(copy, f"results/pretrained/{OTHER}.pt", config=copy / "mine.yaml")
+    assert jobs == {"pretrain": 1}
+
+
 def test_extra_cohorts_are_built_for_pretraining_only(copy):
     config = overlay(copy, pretraining={"extra_cohorts": ["more"]})
     values = yaml.safe_load(config.read_text())
@@ -261,6 +271,8 @@ def test_a_wrong_model_name_gets_the_nearest(tmp_path, target, nearest):
         ({"model": {"masking_style": "bart"}}, "Did you mean 'bert'"),
         ({"model": {"headdim": 48}}, "model.headdim is 48"),
         ({"cohort": "nobody"}, "cohort 'nobody' is not in cohorts"),
+        ({"cohorts": {"mine": {"sheet": "x.tsv"}}}, "set cohort: mine"),
+        ({"pretraining": {"spectrum_hz": [1, 200]}}, "pretraining.spectrum_hz"),
     ],
 )
 def test_a_wrong_setting_stops_before_any_job(tmp_path, settings, says):
@@ -282,6 +294,13 @@ def test_a_wrong_sheet_stops_before_any_job(tmp_path, people, says):
     text += "".join(f"{name}\t{name}_rest\tx.edf\t{label}\n" for name, label in people)
     (tmp_path / "raw/sheet.tsv").write_text(text)
     assert says in one_line_error(snakemake("-n", cwd=tmp_path, config=config))
+
+
+def test_a_path_that_snakemake_would_take_for_a_wildcard_is_refused(tmp_path):
+    config = sheet_cohort(tmp_path, [("a", 1)])
+    sheet = tmp_path / "raw/sheet.tsv"
+    sheet.write_text(sheet.read_text().replace("a.edf", "{recording}.edf"))
+    assert "has a brace in it" in one_line_error(snakemake("-n", cwd=tmp_path, config=config))
 
 
 def test_a_missing_recording_is_named(tmp_path):

@@ -2,8 +2,6 @@
 
 
 rule pretrain:
-    wildcard_constraints:
-        model=PLAN.pretrainable(),
     input:
         primary=naming.path("primary", dataset=PLAN.dataset),
         split=naming.path("split", dataset=PLAN.dataset),
@@ -14,6 +12,8 @@ rule pretrain:
         "results/logs/pretrain/{model}.log",
     benchmark:
         "results/benchmarks/pretrain/{model}.tsv"
+    wildcard_constraints:
+        model=PLAN.pretrainable(),
     conda:
         "../../envs/remit.yaml"
     threads: PLAN.config.execution.training_threads
