@@ -8,7 +8,7 @@ from pathlib import Path
 try:
     from remit import naming
     from remit.errors import RemitError
-    from remit.planning import Plan, targets_of
+    from remit.planning import Plan, failures, targets_of
 except ModuleNotFoundError as error:
     sys.exit(
         f"remit: the package is not installed in {sys.prefix} ({error}); "
@@ -35,6 +35,11 @@ include: "workflow/rules/recordings.smk"
 include: "workflow/rules/dataset.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/report.smk"
+
+
+onerror:
+    for line in failures(log):
+        print(f"In short: {line}", file=sys.stderr)
 
 
 rule all:

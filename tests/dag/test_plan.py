@@ -14,11 +14,12 @@ pytestmark = pytest.mark.dag
 MODEL = "mamba2_eeg_d256_l2_m20_mae"
 TARGET = f"results/finetuned/{MODEL}_finetuned_best.pt"
 OTHER = "mamba2_eeg_d256_l2_m40_bert"
-PEOPLE = 3
+PEOPLE = 6
 
 
 def overlay(folder, **settings):
-    base = {"cohorts": {"simulated": {"simulate": {"participants": PEOPLE}}}}
+    simulation = {"participants": PEOPLE, "remission_fraction": 0.5}
+    base = {"cohorts": {"simulated": {"simulate": simulation}}}
     file = folder / "mine.yaml"
     file.write_text(yaml.safe_dump(base | settings))
     return file
@@ -262,6 +263,43 @@ def one_line_error(done):
 def test_a_wrong_model_name_gets_the_nearest(tmp_path, target, nearest):
     line = one_line_error(snakemake("-n", target, cwd=tmp_path))
     assert f"Ask for {target.rpartition('/')[0]}/{nearest}" in line
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (
+            "results/primary/4s_af7_primary_dataset.parquet",
+            "the configured dataset is 8s_af7-af8-tp9",
+        ),
+        ("results/splits/4s_af7_split.json", "the configured dataset is 8s_af7-af8-tp9"),
+        ("results/windows/simulated/sim-099_rest.parquet", "'sim-099_rest' is not in the sheet"),
+        ("results/windows/nobody/x.parquet", "cohort 'nobody' is not in the configuration"),
+        (
+            f"results/finetuned/{MODEL}_finetuned.pt",
+            f"Did you mean 'results/finetuned/{MODEL}_finetuned_b",
+        ),
+        (
+            "./results/finetuned/mamba2_eeg_d032_l2_m20_mae_finetuned_best.pt",
+            "Ask for results/finetuned",
+        ),
+    ],
+)
+def test_a_target_that_means_nothing_here_is_refused(tmp_path, target, says):
+    assert says in one_line_error(snakemake("-n", target, cwd=tmp_path, config=overlay(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("people", "says"),
+    [
+        ([("a", 1), ("b", 0), ("c", "")], "1 of 3 participants have no label (c)"),
+        ([("a", 1), ("b", 0)], "1 participants with label 0 and 1 participants with label 1"),
+    ],
+)
+def test_a_cohort_that_cannot_be_split_is_refused_before_any_job(tmp_path, people, says):
+    assert says in one_line_error(
+        snakemake("-n", TARGET, cwd=tmp_path, config=sheet_cohort(tmp_path, people))
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,14 +72,21 @@ def test_a_number_with_a_leading_zero_is_no_name(model, d, m):
 def test_a_wrong_name_gets_the_nearest_valid_one(wrong, nearest):
     with pytest.raises(RemitError, match=f"for example {nearest}\\."):
         ModelName.parse(wrong)
+    target = f"results/pretrained/{wrong}.pt"
     with pytest.raises(RemitError, match=f"Ask for results/pretrained/{nearest}.pt"):
-        naming.check_targets([f"results/pretrained/{wrong}.pt"])
+        naming.model_of_target(target, *naming.read_target(target))
 
 
-def test_valid_targets_give_their_models():
+def test_a_target_is_read_into_its_kind_and_values():
     target = "results/finetuned/mamba2_eeg_d64_l1_m40_bert_finetuned_best.pt"
-    other = "results/primary/8s_af7_primary_dataset.parquet"
-    assert naming.check_targets([target, other, "all"]) == [ModelName(64, 1, 40, "bert")]
+    kind, values = naming.read_target(target)
+    assert kind == "finetuned"
+    assert naming.model_of_target(target, kind, values) == ModelName(64, 1, 40, "bert")
+    assert naming.read_target("results/primary/8s_af7_primary_dataset.parquet") == (
+        "primary",
+        {"dataset": "8s_af7"},
+    )
+    assert naming.read_target("results/nothing/of/ours") is None
 
 
 @given(st.sampled_from([8.0, 2.5, 0.5, 10.0, 30.0, 0.25]), channels)

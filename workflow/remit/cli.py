@@ -32,6 +32,15 @@ def log(message: str) -> None:
     print(f"[{time.monotonic() - _STARTED:7.1f} s] {message}", flush=True)
 
 
+class _Given(dict[str, Any]):
+    """Settings from the command line; a missing one is the caller's slip."""
+
+    def __missing__(self, key: str) -> Any:
+        raise RemitError(
+            f"--settings has no '{key}'; expected it; 'snakemake --printshellcmds' shows whole lines."
+        )
+
+
 def _json(text: str) -> dict[str, Any]:
     """Settings given as JSON, or as @file that holds it."""
     try:
@@ -40,7 +49,7 @@ def _json(text: str) -> dict[str, Any]:
         raise argparse.ArgumentTypeError(f"expected JSON settings or @file; {error}") from None
     if not isinstance(values, dict):
         raise argparse.ArgumentTypeError("expected a JSON object")
-    return values
+    return _Given(values)
 
 
 def _settings(model: type[Settings], values: Mapping[str, Any]) -> Any:
@@ -145,7 +154,15 @@ def _cohort_scan(args: argparse.Namespace) -> None:
     for name, why in found.skipped:
         log(f"left out: {name}: {why}")
     write_sheet(found.rows, args.output)
-    log(f"{len(found.rows)} recordings, {len(found.skipped)} left out -> {args.output}")
+    labels = {row.participant: row.remission for row in found.rows}
+    counts = ", ".join(
+        f"{text}: {sum(label == value for label in labels.values())}"
+        for text, value in (("1", 1), ("0", 0), ("unknown", None))
+    )
+    log(
+        f"{len(found.rows)} recordings of {len(labels)} participants (labels {counts}), "
+        f"{len(found.skipped)} left out -> {args.output}"
+    )
     log(
         "next: name it in a configuration (cohorts: {mine: {sheet: "
         f"{args.output}, root: {args.root}"
@@ -299,6 +316,7 @@ def _report(args: argparse.Namespace) -> None:
         split=args.split,
         page=args.page,
         curves=args.curves,
+        label=args.settings["label"],
     )
     log(f"wrote {args.page}")
 

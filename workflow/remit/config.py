@@ -360,10 +360,18 @@ class Finetuning(Settings):
 class Sweep(Settings):
     """The grid that `snakemake sweep` builds, at the default model's size."""
 
-    mask_percents: list[MaskPercent] = [20, 30, 40, 50, 60, 70, 80]
+    mask_percents: Annotated[list[MaskPercent], Field(min_length=1)] = [20, 30, 40, 50, 60, 70, 80]
     """Mask ratios in per cent."""
-    masking_styles: list[str] = list(MASKING_STYLES)
+    masking_styles: Annotated[list[str], Field(min_length=1)] = list(MASKING_STYLES)
     """Masking styles."""
+
+    @field_validator("mask_percents", "masking_styles")
+    @classmethod
+    def _each_once(cls, values: list[Any]) -> list[Any]:
+        twice = sorted({str(value) for value in values if values.count(value) > 1})
+        if twice:
+            raise ValueError(f"{some_of(twice)} stands there more than once; expected each once")
+        return values
 
     @field_validator("masking_styles")
     @classmethod
@@ -437,6 +445,12 @@ class Config(Settings):
                 f"cohorts has '{some_of(idle)}', but cohort is 'simulated'; expected it to be used; set "
                 f"cohort: {idle[0]}, or list it in pretraining.extra_cohorts"
             )
+        whole = self.preprocessing.window_seconds * self.sequences.context_windows
+        if self.pretraining.block_seconds[1] > whole:
+            raise ValueError(
+                f"pretraining.block_seconds goes up to {self.pretraining.block_seconds[1]:g}; expected at "
+                f"most the length of a sequence, {whole:g} s"
+            )
         nyquist = self.preprocessing.sampling_rate / 2
         low, high = self.pretraining.spectrum_hz
         spacing = 1 / self.sequences.token_seconds
@@ -497,7 +511,9 @@ def _one_line(error: ValidationError, source: str) -> str:
     found = first.get("input")
     shown = f"; found {found!r}" if not isinstance(found, Mapping | BaseModel) else ""
     message = first["msg"].removeprefix("Value error, ")
-    return f"{source}: {name}: {message}{shown}; correct this setting.{more}"
+    place = f"{name}: " if location else ""
+    remedy = "" if message.endswith("?") else "; correct this setting."
+    return f"{source}: {place}{message.removesuffix('.')}{shown}{remedy}{more}"
 
 
 def validate(values: Mapping[str, Any], source: str = "config") -> Config:

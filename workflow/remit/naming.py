@@ -8,8 +8,8 @@ expressions that parse the names. Standard library only; knows nothing of the st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
 from remit.errors import RemitError, did_you_mean
@@ -102,6 +102,11 @@ class ModelName:
     def finetuned(self) -> str:
         """The name of the fine-tuned model in the registry."""
         return f"{self}{FINETUNED_SUFFIX}"
+
+    @property
+    def parts(self) -> dict[str, int | str]:
+        """What the name says, by name."""
+        return asdict(self)
 
     @property
     def mask_ratio(self) -> float:
@@ -280,25 +285,20 @@ def _as_regex(pattern: str, constraint: dict[str, str]) -> re.Pattern[str]:
     return re.compile(expression)
 
 
-def check_targets(targets: Iterable[str]) -> list[ModelName]:
-    """The models that targets under results/ ask for.
-
-    Raises :class:`RemitError` with the nearest valid target where a model's name is not the one
-    valid spelling; Snakemake alone says only that no rule makes the file.
-    """
+def read_target(target: str) -> tuple[str, dict[str, str]] | None:
+    """The kind and the wildcards' values of a path under results/, read loosely; None for none of ours."""
     loose = dict.fromkeys(WILDCARD_CONSTRAINTS, r"[^/]+")
-    asked = []
-    for target in map(str, targets):
-        for candidate in PATTERNS.values():
-            found = _as_regex(candidate, loose).fullmatch(target)
-            if not found or "model" not in found.groupdict():
-                continue
-            try:
-                asked.append(ModelName.parse(found["model"]))
-            except RemitError as error:
-                values = {**found.groupdict(), "model": _nearest_model_name(found["model"])}
-                raise RemitError(
-                    f"target {target}: {error} Ask for {candidate.format(**values)}."
-                ) from None
-            break
-    return asked
+    for kind, candidate in PATTERNS.items():
+        found = _as_regex(candidate, loose).fullmatch(target)
+        if found:
+            return kind, found.groupdict()
+    return None
+
+
+def model_of_target(target: str, kind: str, values: dict[str, str]) -> ModelName:
+    """The model that a target asks for; raises :class:`RemitError` with the nearest valid target."""
+    try:
+        return ModelName.parse(values["model"])
+    except RemitError as error:
+        nearest = PATTERNS[kind].format(**{**values, "model": _nearest_model_name(values["model"])})
+        raise RemitError(f"target {target}: {error} Ask for {nearest}.") from None

@@ -12,14 +12,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from remit import config as configuration
 from remit import naming
 from remit.config import EXECUTION_VARIABLE
-from remit.errors import RemitError
+from remit.dataset.splits import make_split
+from remit.errors import RemitError, did_you_mean
 from remit.naming import ModelName
 from remit.recordings.cohort import SheetRow, resolve
 from remit.recordings.source import digest, root_of, rows_of
@@ -91,9 +92,48 @@ class Plan:
 
     def check(self, targets: Iterable[str]) -> None:
         """Refuse targets that have no meaning, before any job; raises :class:`RemitError`."""
-        for name in (*naming.check_targets(targets), self.default_model):
-            self.model_settings(str(name))
-        self.rows(self.config.cohort)
+        self.model_settings(str(self.default_model))
+        rows = self.rows(self.config.cohort)
+        needs_split = False
+        for target in targets:
+            read = naming.read_target(target)
+            if read is None:
+                self._unknown(target)
+                continue
+            kind, values = read
+            if "model" in values:
+                self.model_settings(str(naming.model_of_target(target, kind, values)))
+                needs_split = True
+            if values.get("dataset", self.dataset) != self.dataset:
+                raise RemitError(
+                    f"target {target}: the configured dataset is {self.dataset}; expected that name; ask "
+                    "for it, or change preprocessing.window_seconds and channels."
+                )
+            if "cohort" in values and kind != "predictions":
+                self.cohort(values["cohort"])
+            if kind in ("windows", "simulated"):
+                self.row(values["cohort"], values["recording"])
+        if needs_split:  # found out now, and not after all recordings were filtered
+            labels = {row.participant: row.remission for row in rows}
+            make_split(
+                labels, self.config.split, dataset=self.dataset, content_sha256="", simulated=False
+            )
+
+    def _unknown(self, target: str) -> None:
+        """Refuse a target under results/ that no rule makes, with what is near."""
+        if Path(target).exists():
+            return
+        values = {
+            "model": str(self.default_model),
+            "cohort": self.config.cohort,
+            "dataset": self.dataset,
+            "recording": self.rows(self.config.cohort)[0].recording,
+        }
+        makable = [pattern.format(**values) for pattern in naming.PATTERNS.values()]
+        raise RemitError(
+            f"target {target}: no rule makes it; expected a path such as {values_shown(makable)}."
+            f"{did_you_mean(target, makable)}"
+        )
 
     # Recordings ---------------------------------------------------------------------------
 
@@ -301,9 +341,40 @@ class Plan:
 
     def report_settings(self) -> str:
         """What `remit report` and `remit compare` are given."""
-        return self._settings("report")
+        source = self.cohort(self.config.cohort)
+        text = "remission, as the cohort sheet says"
+        if source.simulate is not None:
+            text = f"simulated remission, effect {source.simulate.effect:g}"
+        if source.scan is not None and source.scan.label is not None:
+            meant = ", ".join(f"{key} = {value}" for key, value in source.scan.label.values.items())
+            text = f"{source.scan.label.column} ({meant})"
+        return self._settings("report", label=text)
 
 
-def targets_of(arguments: Iterable[str]) -> list[str]:
-    """The file targets among Snakemake's arguments."""
-    return [argument for argument in arguments if argument.startswith(f"{naming.RESULTS}/")]
+def values_shown(paths: Iterable[str]) -> str:
+    """The paths of models, which are what people ask for."""
+    return ", ".join(path for path in paths if path.endswith(".pt"))
+
+
+def targets_of(arguments: Sequence[str]) -> list[str]:
+    """The file targets among Snakemake's arguments, as the rules spell them: results/…
+
+    Snakemake's own parser tells them from the values of options.
+    """
+    from snakemake.cli import get_argument_parser
+
+    known, _ = get_argument_parser().parse_known_args(list(arguments))
+    paths = [os.path.relpath(target) for target in known.targets or ()]
+    return [path for path in paths if path.startswith(f"{naming.RESULTS}{os.sep}")]
+
+
+def failures(log_file: str | Path) -> list[str]:
+    """What remit said of the jobs that failed, from the logs that Snakemake's log names."""
+    text = Path(log_file).read_text(encoding="utf-8", errors="replace")
+    found: list[str] = []
+    for named in re.findall(r"^ +log: (.+?) \(check log", text, re.MULTILINE):
+        log = Path(named.split(", ")[0])
+        if log.exists():
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            found += [line for line in lines if line.startswith("remit: ")]
+    return list(dict.fromkeys(found))

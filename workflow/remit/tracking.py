@@ -97,6 +97,9 @@ class Tracker:
         if uri is None:
             database = Path(naming.PATTERNS["mlflow_database"]).resolve()
             database.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite would try for a minute and a half before it says the same.
+            if not os.access(database.parent, os.W_OK):
+                raise PermissionError(f"{database.parent} cannot be written")
             uri = f"sqlite:///{database}"
             artifacts = Path(naming.PATTERNS["mlflow_artifacts"]).resolve().as_uri()
         mlflow.set_tracking_uri(uri)
@@ -239,6 +242,8 @@ class Tracker:
                     pip_requirements=[f"torch=={_public_version()}", "numpy"],
                 )
             version = info.registered_model_version
+            described = "; ".join(f"{key}: {value}" for key, value in metadata.items())
+            self._client.update_model_version(name, str(version), described[:4000])
             for key, value in tags.items():
                 self._client.set_model_version_tag(name, str(version), key, str(value))
 

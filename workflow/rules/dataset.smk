@@ -6,11 +6,11 @@ rule primary_dataset:
         sheet=naming.path("cohort_sheet", cohort=PLAN.config.cohort),
         windows=PLAN.all_windows(PLAN.config.cohort),
     output:
-        naming.PATTERNS["primary"],
+        naming.path("primary", dataset=PLAN.dataset),
     log:
-        "results/logs/primary/{dataset}.log",
+        f"results/logs/primary/{PLAN.dataset}.log",
     benchmark:
-        "results/benchmarks/primary/{dataset}.tsv"
+        f"results/benchmarks/primary/{PLAN.dataset}.tsv"
     conda:
         "../../envs/remit.yaml"
     threads: 1
@@ -28,11 +28,11 @@ rule corpus:
         sheet=naming.PATTERNS["cohort_sheet"],
         windows=lambda w: PLAN.all_windows(w.cohort),
     output:
-        naming.PATTERNS["corpus"],
+        naming.pattern("corpus", dataset=PLAN.dataset),
     log:
-        "results/logs/corpora/{cohort}/{dataset}.log",
+        "results/logs/corpora/{cohort}.log",
     benchmark:
-        "results/benchmarks/corpora/{cohort}/{dataset}.tsv"
+        "results/benchmarks/corpora/{cohort}.tsv"
     conda:
         "../../envs/remit.yaml"
     threads: 1
@@ -47,13 +47,13 @@ rule corpus:
 
 rule split:
     input:
-        naming.PATTERNS["primary"],
+        naming.path("primary", dataset=PLAN.dataset),
     output:
-        naming.PATTERNS["split"],
+        naming.path("split", dataset=PLAN.dataset),
     log:
-        "results/logs/split/{dataset}.log",
+        f"results/logs/split/{PLAN.dataset}.log",
     benchmark:
-        "results/benchmarks/split/{dataset}.tsv"
+        f"results/benchmarks/split/{PLAN.dataset}.tsv"
     conda:
         "../../envs/remit.yaml"
     threads: 1

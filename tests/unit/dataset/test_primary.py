@@ -183,7 +183,7 @@ def test_missing_channel_names_what_is_there(
 
 def test_another_cohort_and_a_mix_with_simulated_are_refused(write: Make, tmp_path: Path) -> None:
     files = [write("p1", "p1-a"), write("p2", "p2-a", simulated=False)]
-    with pytest.raises(RemitError, match="simulated is False; expected True"):
+    with pytest.raises(RemitError, match="one is simulated and the other is not"):
         build(files, tmp_path / "out.parquet")
     with pytest.raises(RemitError, match="belongs to cohort made; expected study"):
         build(files, tmp_path / "out.parquet", cohort="study")

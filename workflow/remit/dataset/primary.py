@@ -182,6 +182,11 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
                 f"{item.path}: {what} {some_of(found, 40)}; expected {some_of(channels, 40)} in "
                 "this order; make the windows again with these channels."
             )
+        if item.metadata["simulated"] != first.metadata["simulated"]:
+            raise RemitError(
+                f"{item.path} and {first.path}: one is simulated and the other is not; expected a cohort "
+                "of one kind; take the simulated recordings out of the cohort sheet."
+            )
         for key in _COMMON:
             one, other = _first_difference(key, first.metadata[key], item.metadata[key])
             if one != other:

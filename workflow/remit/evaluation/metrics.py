@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.stats import beta, binomtest, norm
 from sklearn import metrics as sk
 
 THRESHOLD = 0.5
@@ -81,6 +81,13 @@ def _auc_interval(auc: float, n1: int, n0: int, level: float) -> tuple[float, fl
 
     low = 0.0 if auc == 0 else float(brentq(beyond, 0.0, min(auc, 1 - 1e-9)))
     high = 1.0 if auc == 1 else float(brentq(beyond, max(auc, 1e-9), 1.0))
+    # For a handful the normal approximation behind the score is too sure of itself: not narrower than
+    # the exact interval of as many trials as the smaller class has people.
+    n = min(n1, n0)
+    if n < FEWEST_TO_BOOTSTRAP:
+        hits, tail = auc * n, (1 - level) / 2
+        low = min(low, float(beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0)
+        high = max(high, float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0)
     return low, high
 
 
@@ -100,7 +107,7 @@ def with_intervals(
     - F1: the exact interval of hits among hits, misses and false alarms, J, as F1 = 2 J / (1 + J);
     - balanced accuracy: the exact intervals of sensitivity and specificity, joined by square and add
       (Newcombe 1998, Stat Med 17:873);
-    - AUC: a score interval (Newcombe 2006);
+    - AUC: a score interval (Newcombe 2006), for a handful widened to the exact one;
     - Brier score: percentiles of a bootstrap over participants within each class, or everything from
       0 to 1 with fewer than 5 participants in a class.
 

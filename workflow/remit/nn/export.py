@@ -80,3 +80,15 @@ class ParticipantClassifier(nn.Module):
         embedding_1D = (sum_BD.sum(0) / count_B.sum()).unsqueeze(0)
         logits: Tensor = self.head(embedding_1D)
         return logits
+
+
+class ParticipantProbabilities(nn.Module):
+    """A classifier that answers with probabilities: windows in, [1, num_classes] out, rows sum to 1."""
+
+    def __init__(self, classifier: ParticipantClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, windows_WCL: Tensor) -> Tensor:
+        """The softmax of the classifier's logits; arguments as there."""
+        return torch.softmax(self.classifier(windows_WCL), dim=1)

@@ -14,14 +14,14 @@ from typing import Any
 from remit.errors import RemitError
 from remit.files import atomic_write
 from remit.naming import FINETUNED_SUFFIX, ModelName
-from remit.report.model_report import read_card, template, warnings_of
+from remit.report.model_report import kept_epoch, read_card, template, warnings_of
 
 COMPARED = ("auc", "accuracy", "f1")
 
 
 def _row(card: dict[str, Any]) -> dict[str, Any]:
     name = ModelName.parse(str(card["name"]).removesuffix(FINETUNED_SUFFIX))
-    kept = card["pretrained"]["history"][int(card["pretrained"]["best_epoch"]) - 1]
+    kept = kept_epoch(card)
     row: dict[str, Any] = {
         "model": str(card["name"]),
         "simulated": str(card["data"]["simulated"]).lower(),

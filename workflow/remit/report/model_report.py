@@ -70,6 +70,12 @@ def show_figure(figure: dict[str, Any]) -> str:
     return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
+def kept_epoch(card: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of the pretraining epoch that was kept."""
+    entry: dict[str, Any] = card["pretrained"]["history"][int(card["pretrained"]["best_epoch"]) - 1]
+    return entry
+
+
 def warnings_of(card: dict[str, Any]) -> list[str]:
     """What must be said before any number, in order of weight."""
     found = []
@@ -84,6 +90,12 @@ def warnings_of(card: dict[str, Any]) -> list[str]:
         )
     if not card["data"]["simulated"] and card["pretrained"]["data"]["simulated"]:
         found.append("SIMULATED recordings, made by a program, were among those of pretraining.")
+    kept = kept_epoch(card)
+    if max(kept["held_out_waveform_explained"], kept["held_out_spectrum_explained"]) <= 0:
+        found.append(
+            "PRETRAINING HAS LEARNED NOTHING that holds for other people: what it predicts of masked "
+            "tokens is no better than their mean."
+        )
     n = int(card["metrics"]["test"]["n"])
     if n < _FEW_PARTICIPANTS:
         found.append(
@@ -101,7 +113,9 @@ def draw_curves(card: dict[str, Any], file: Path) -> bytes:
     from matplotlib import pyplot as plt
 
     before, after = card["pretrained"]["history"], card["history"]
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
+    figure, grid = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
+
+    axes = grid.ravel()
 
     def lines(axis: Any, history: list[dict[str, Any]], names: dict[str, str], best: int) -> None:
         epochs = [entry["epoch"] for entry in history]
@@ -128,8 +142,8 @@ def draw_curves(card: dict[str, Any], file: Path) -> bytes:
     )
     axes[1].axhline(0, color="0.3", linewidth=0.8)
     axes[1].set(
-        title="Pretraining: variance explained,\nparticipants kept aside",
-        ylabel="1 - error / variance",
+        title="Pretraining: masked tokens explained,\nparticipants kept aside",
+        ylabel="1 - squared error / mean square",
     )
     best = int(card["best_epoch"])
     lines(axes[2], after, {"train_loss": "training", "val_loss": "validation"}, best)
@@ -152,7 +166,14 @@ def draw_curves(card: dict[str, Any], file: Path) -> bytes:
 
 
 def write_report(
-    *, card: Path, predictions: Path, primary: Path, split: Path, page: Path, curves: Path
+    *,
+    card: Path,
+    predictions: Path,
+    primary: Path,
+    split: Path,
+    page: Path,
+    curves: Path,
+    label: str,
 ) -> None:
     """Write the page and the figure of one model; raises :class:`RemitError`."""
     content = read_card(card)
@@ -182,6 +203,13 @@ def write_report(
             "bad": int((~frame["good"]).sum()),
         },
         split=made_by,
+        label=label,
+        kept=kept_epoch(content),
+        settings=json.dumps(
+            {"pretraining": content["pretrained"]["settings"], "fine-tuning": content["settings"]},
+            indent=2,
+            sort_keys=True,
+        ),
         curves=base64.b64encode(picture).decode("ascii"),
     )
     with atomic_write(page) as temporary:

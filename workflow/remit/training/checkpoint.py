@@ -8,6 +8,7 @@ name or the configuration is an error that says which value differs.
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,16 +88,20 @@ class _Pretrained(_Checkpoint):
 _MODELS: dict[str, type[_Checkpoint]] = {"pretrained": _Pretrained, "finetuned": _Checkpoint}
 
 
+def write_tensors(file: Path, content: Mapping[str, Any]) -> None:
+    """``torch.save`` through memory: a full disk is then an OSError that says so."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    file.write_bytes(buffer.getbuffer())
+
+
 def save(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
     """Write a checkpoint under a temporary name, flush it, rename it."""
     _MODELS[kind].model_validate(dict(payload))
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, **payload}
-    # Through an open file: given a path, torch writes the (temporary) name into the archive, and two
-    # equal checkpoints would differ in their bytes.
     # What was written is read back before it gets its name: nobody finds out later.
     with atomic_write(file) as temporary:
-        with temporary.open("wb") as stream:
-            torch.save(whole, stream)
+        write_tensors(temporary, whole)
         torch.load(temporary, map_location="cpu", weights_only=True)
 
 
@@ -115,12 +120,10 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
             f"{file}: not found; expected a {kind} checkpoint; build it with snakemake or check the path."
         ) from None
     except UNREADABLE as error:
-        reason = (
-            str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        )
         raise RemitError(
-            f"{file}: cannot be read as a checkpoint ({reason}); expected a whole {kind} checkpoint of "
-            "remit (tensors and plain values only); replace or rebuild it."
+            f"{file}: cannot be read as a checkpoint ({type(error).__name__}: it is cut, damaged or "
+            f"something else); expected a whole {kind} checkpoint of remit (tensors and plain values "
+            "only); replace or rebuild it."
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RemitError(

@@ -22,11 +22,11 @@ from remit.dataset.sequences import check_usable, load_sequences
 from remit.dataset.splits import read_split
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
-from remit.evaluation.metrics import participant_metrics, with_intervals
+from remit.evaluation.metrics import FIGURES, participant_metrics, with_intervals
 from remit.files import atomic_write, sha256_of
 from remit.naming import ModelName
 from remit.nn.encoder import Encoder
-from remit.nn.export import ParticipantClassifier
+from remit.nn.export import ParticipantClassifier, ParticipantProbabilities
 from remit.nn.heads import ClassifierHead
 from remit.tracking import Tracker
 from remit.training import checkpoint
@@ -443,7 +443,9 @@ def _track(
     built = tracker.find_run("remit.primary_content_sha256", str(metadata["content_sha256"]))
     if built:
         tracker.tags({"remit.dataset_run_id": built})
-    tracker.params({"name": name.finetuned, **settings, "pretraining": pretrained["settings"]})
+    tracker.params(
+        {"name": name.finetuned, **name.parts, **settings, "pretraining": pretrained["settings"]}
+    )
     tracker.dataset(
         dataset.path, metadata, "fine-tuning", {"remit.cohort": str(metadata["cohort"])}
     )
@@ -465,28 +467,32 @@ def _log_result(
         tracker.finish()
         return
     results = payload["metrics"]
-    tracker.metrics(
-        {
-            f"{which}_{key}": figure["value"]
-            for which in ("val", "test")
-            for key, figure in results[which].items()
-            if isinstance(figure, dict)
-        },
-        int(payload["best_epoch"]),
-    )
+    numbers: dict[str, float | int | None] = {}
+    for which, shown in (("val", "best_val"), ("test", "test")):
+        numbers[f"{shown}_n"] = results[which]["n"]
+        for key in FIGURES:
+            figure = results[which][key]
+            numbers[f"{shown}_{key}"] = figure["value"]
+            numbers[f"{shown}_{key}_low"] = figure["low"]
+            numbers[f"{shown}_{key}_high"] = figure["high"]
+    tracker.metrics(numbers, int(payload["best_epoch"]))
     tracker.tags({"remit.checkpoint_sha256": checkpoint.fingerprint(payload["state_dict"])})
     tracker.artifacts(files)
     tracker.register(
-        ParticipantClassifier(
-            encoder.cpu(), head.cpu(), context_windows=settings.sequences.context_windows
+        ParticipantProbabilities(
+            ParticipantClassifier(
+                encoder.cpu(), head.cpu(), context_windows=settings.sequences.context_windows
+            )
         ).eval(),
         _example(dataset, payload["data"]["participants"]["train"][0]),
         name.finetuned,
         {
             "simulated": payload["data"]["simulated"],
             "channels": payload["channels"],
-            "input": "float32 microvolt [windows, channels, samples] of one recording, in time order",
-            "output": "logits [1, 2]; softmax gives the probability of remission in column 1",
+            "signal": payload["data"]["signal"],
+            "input": "float32 microvolt [windows, channels, samples] of one recording, in time order, "
+            "after the signal chain in `signal`, good windows only",
+            "output": "probabilities [1, 2] of class 0 and class 1 (remission)",
         },
         {
             "simulated": str(payload["data"]["simulated"]).lower(),

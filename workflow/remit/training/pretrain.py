@@ -268,7 +268,7 @@ def pretrain(
         },
         log,
     )
-    tracker.params({"name": str(name), **all_settings})
+    tracker.params({"name": str(name), **name.parts, **all_settings})
     tracker.dataset(primary, metadata, "pretraining", {"remit.cohort": str(metadata["cohort"])})
     state = TrainingState(output, {"name": str(name), "settings": all_settings, "data": data}, log)
     with tracker.watching():

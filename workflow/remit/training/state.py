@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from remit.files import atomic_write
-from remit.training.checkpoint import UNREADABLE
+from remit.training.checkpoint import UNREADABLE, write_tensors
 
 
 class TrainingState:
@@ -36,7 +36,7 @@ class TrainingState:
         """Replace the saved state by the one after ``epoch``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._file) as temporary:
-            torch.save({"key": self.key, "epoch": epoch, **content}, temporary)
+            write_tensors(temporary, {"key": self.key, "epoch": epoch, **content})
 
     def load(self) -> dict[str, Any] | None:
         """The saved state, or None where there is none that belongs to this training."""
