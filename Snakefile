@@ -38,7 +38,7 @@ include: "workflow/rules/report.smk"
 
 
 onerror:
-    for line in failures(log):
+    for line in failures([log] if isinstance(log, str) else log):
         print(f"In short: {line}", file=sys.stderr)
 
 

@@ -368,9 +368,9 @@ def targets_of(arguments: Sequence[str]) -> list[str]:
     return [path for path in paths if path.startswith(f"{naming.RESULTS}{os.sep}")]
 
 
-def failures(log_file: str | Path) -> list[str]:
-    """What remit said of the jobs that failed, from the logs that Snakemake's log names."""
-    text = Path(log_file).read_text(encoding="utf-8", errors="replace")
+def failures(log_files: Iterable[str | Path]) -> list[str]:
+    """What remit said of the jobs that failed, from the logs that Snakemake's own logs name."""
+    text = "\n".join(Path(file).read_text(encoding="utf-8", errors="replace") for file in log_files)
     found: list[str] = []
     for named in re.findall(r"^ +log: (.+?) \(check log", text, re.MULTILINE):
         log = Path(named.split(", ")[0])
