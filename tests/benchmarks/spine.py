@@ -2,6 +2,7 @@
 
     python tests/benchmarks/spine.py speed   # demo, rerun, parsing, frozen fine-tuning, the block
     python tests/benchmarks/spine.py real    # the main target on real recordings, with each preset
+    python tests/benchmarks/spine.py chain   # what high-pass and notch would have to remove
 
 Everything runs in a new temporary folder (or in --folder, where it goes on from what is there).
 Times on a shared machine say little by themselves, so each is given beside a peer of the same run.
@@ -200,11 +201,62 @@ def real(folder: Path) -> None:
             )
 
 
+def chain() -> None:
+    """Slow drift and mains in the unfiltered Muse recordings, which decide the defaults."""
+    import numpy as np
+    from scipy.signal import welch
+
+    from remit.config import Preprocessing
+    from remit.preprocessing.chain import preprocess
+    from remit.recordings.registry import ReaderOptions, read_recording
+    from remit.recordings.scan import scan
+
+    root = SHARED_DATA / "muse"
+    slow, mains, bad = [], {50: [], 60: []}, {"with": 0, "without": 0}
+    for row in scan(root, "folder").rows:
+        recording = read_recording(row, ReaderOptions(None, None), root).pick(
+            ["AF7", "AF8", "TP9", "TP10"]
+        )
+        longest = max(recording.segments, key=lambda part: part.stop - part.start)
+        signal = recording.signal_CS[:, longest.start : longest.stop].astype(float)
+        rate = recording.sampling_rate
+        power = np.abs(np.fft.rfft(signal - signal.mean(1, keepdims=True))) ** 2
+        hertz = np.fft.rfftfreq(signal.shape[1], 1 / rate)
+        slow += list(power[:, hertz < 0.5].sum(1) / power.sum(1))
+        hertz, density = welch(signal, rate, nperseg=round(4 * rate))
+        for line, found in mains.items():
+            near = ((hertz >= line - 6) & (hertz <= line - 3)) | (
+                (hertz >= line + 3) & (hertz <= line + 6)
+            )
+            at = (hertz >= line - 2) & (hertz <= line + 2)
+            found += list(10 * np.log10(density[:, at].mean(1) / density[:, near].mean(1)))
+        settings = Preprocessing()
+        for key, used in (
+            ("with", settings),
+            ("without", settings.model_copy(update={"highpass": None})),
+        ):
+            bad[key] += int((~preprocess(recording, used).good).sum())
+    print(
+        f"{len(slow)} electrodes: variance below 0.5 Hz median {np.median(slow):.3f}, mean "
+        f"{np.mean(slow):.3f}, largest {np.max(slow):.3f}"
+    )
+    for line, found in mains.items():
+        low, middle, high = np.percentile(found, [25, 50, 75])
+        print(
+            f"{line} Hz over its neighbours: median {middle:+.2f} dB (quartiles {low:+.2f}, {high:+.2f}; "
+            f"largest {max(found):+.1f})"
+        )
+    print(f"bad windows with the high-pass {bad['with']}, without {bad['without']}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("speed", "real"), nargs="?", default="speed")
+    parser.add_argument("what", choices=("speed", "real", "chain"), nargs="?", default="speed")
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args()
+    if args.what == "chain":
+        chain()
+        return
     folder = args.folder or Path(tempfile.mkdtemp(prefix="remit-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     if args.what == "real":
