@@ -166,7 +166,7 @@ def _cohort_scan(args: argparse.Namespace) -> None:
     log(
         "next: name it in a configuration (cohorts: {mine: {sheet: "
         f"{args.output}, root: {args.root}"
-        "}}, cohort: mine) and run snakemake --configfile <it>"
+        "}}, cohort: mine) and run snakemake <target> --configfile <it>"
     )
 
 

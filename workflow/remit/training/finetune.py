@@ -327,7 +327,7 @@ def _fit(
         )
         size = options.batch_size
         batches = [order[first : first + size] for first in range(0, len(order), size)]
-        losses = []
+        losses, sizes = [], []
         for first in range(0, len(batches), options.gradient_accumulation):
             optimiser.zero_grad(set_to_none=True)
             losses.append(
@@ -338,6 +338,9 @@ def _fit(
                     weights,
                     train_backbone=train_backbone,
                 )
+            )
+            sizes.append(
+                sum(len(batch) for batch in batches[first : first + options.gradient_accumulation])
             )
             norm = torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
             if not torch.isfinite(norm):
@@ -352,7 +355,7 @@ def _fit(
         figures = participant_metrics(labels.tolist(), probabilities.tolist())
         entry = {
             "epoch": epoch,
-            "train_loss": float(np.mean(losses)),
+            "train_loss": float(np.average(losses, weights=sizes)),
             "val_loss": _cross_entropy(labels, probabilities, weights.cpu().numpy()),
             **{f"val_{key}": value for key, value in figures.items() if not key.startswith("n")},
         }
@@ -428,6 +431,7 @@ def _track(
         name.finetuned,
         {
             "remit.stage": "fine-tuning",
+            "remit.git_commit": versions()["git_commit"],
             "remit.model": name.finetuned,
             "remit.dataset": str(metadata["dataset"]),
             "remit.content_sha256": str(metadata["content_sha256"]),

@@ -260,6 +260,7 @@ def pretrain(
         str(name),
         {
             "remit.stage": "pretraining",
+            "remit.git_commit": versions()["git_commit"],
             "remit.model": str(name),
             "remit.dataset": str(metadata["dataset"]),
             "remit.content_sha256": str(metadata["content_sha256"]),
