@@ -6,9 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # One thread for each process: the tests are small, and two cores are often shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shared machine is slow at times, which is no fault of the code; CI draws the same examples each time.
+settings.register_profile(
+    "remit",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("remit")
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = Path(os.environ.get("REMIT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 BIN = Path(sys.executable).parent
