@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[2]
         ({"preprocessing": {"lowpass": {"cutoff_hz": 200}}}, "lowpass.cutoff_hz is 200.*128 Hz"),
         ({"preprocessing": {"window_seconds": 0.3}}, "whole number"),
         ({"preprocessing": {"overlap_seconds": 8}}, "less than window_seconds"),
+        ({"preprocessing": {"overlap_seconds": 0.001}}, r"0\.256 samples; expected a whole number"),
+        ({"preprocessing": {"highpass": {"cutoff_hz": 80}}}, "highpass.cutoff_hz is 80.*60 Hz"),
         ({"sequences": {"token_seconds": 0.3}}, "divides window_seconds"),
         ({"split": {"validation": 0.6, "test": 0.4}}, "less than 1"),
         ({"cohort": "simulatd"}, "Did you mean 'simulated'"),

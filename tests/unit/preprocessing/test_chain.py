@@ -266,11 +266,6 @@ def test_cut_off_above_the_source_is_refused_whatever_the_upsampling(
         )
 
 
-def test_overlap_of_part_of_a_sample_is_refused(recording: Make, noise: Make) -> None:
-    with pytest.raises(RemitError, match=r"overlap_seconds is 0\.001, 0\.256 samples"):
-        preprocess(recording(noise(1, 6000)), Preprocessing(overlap_seconds=0.001))
-
-
 def test_the_recording_is_left_as_it_was(recording: Make, noise: Make) -> None:
     record = recording(noise(2, 256 * 20))
     before = record.signal_CS.copy()

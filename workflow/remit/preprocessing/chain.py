@@ -198,14 +198,8 @@ def _plan(recording: Recording, settings: Preprocessing, name: str) -> _Plan:
         if filters.zero_phase_gain(lowpass_sos, new_nyquist, raised_rate) <= _SAFE_GAIN:
             decimate_by, ratio = ratio.denominator, Fraction(1)
 
-    step_seconds = settings.window_seconds - settings.overlap_seconds
-    step = round(step_seconds * settings.sampling_rate)
-    if step < 1 or abs(step - step_seconds * settings.sampling_rate) > 1e-6:
-        raise RemitError(
-            f"preprocessing.overlap_seconds is {settings.overlap_seconds:g}, "
-            f"{settings.overlap_seconds * settings.sampling_rate:g} samples; expected a whole "
-            "number less than the window; change it."
-        )
+    # Whole and positive: the configuration refuses anything else.
+    step = round((settings.window_seconds - settings.overlap_seconds) * settings.sampling_rate)
     return _Plan(
         source_rate=source_rate,
         upsample_factor=factor,
