@@ -76,7 +76,7 @@ def _execution(values: Mapping[str, Any] | None) -> Execution:
 def _simulate(args: argparse.Namespace) -> None:
     from remit.config import Simulation
     from remit.recordings.cohort import simulated_rows, write_sheet
-    from remit.recordings.simulate import simulate_recording, write_edf
+    from remit.recordings.simulate import simulate_cohort, simulate_recording, write_edf
 
     if args.settings is not None:
         simulation: Simulation = _settings(Simulation, args.settings["simulation"])
@@ -97,12 +97,10 @@ def _simulate(args: argparse.Namespace) -> None:
     }
     simulation = _settings(Simulation, given)
     rows = simulated_rows("simulated", simulation)
-    written = []
-    for row in rows:
-        file = args.output / f"{row.recording}.edf"
-        write_edf(simulate_recording(row, simulation), file)
-        written.append(replace(row, path=file.name))
+    files = simulate_cohort(rows, simulation, lambda row: args.output / f"{row.recording}.edf")
+    for file in files:
         log(f"simulated {file}")
+    written = [replace(row, path=file.name) for row, file in zip(rows, files, strict=True)]
     write_sheet(written, args.output / "cohort.tsv")
     log(
         f"wrote {args.output / 'cohort.tsv'}: {len(rows)} SIMULATED participants, "

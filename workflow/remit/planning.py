@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
 }
 
 
+@cache
 def result_version(stage: str) -> str:
     """The RESULT_VERSION of each module of a stage, read without importing them: ``1.1``."""
     versions = []
@@ -69,7 +71,7 @@ class Plan:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.config = configuration.validate(values)
-        self._rows: dict[str, list[SheetRow]] = {}
+        self._rows: dict[str, dict[str, SheetRow]] = {}
 
     def export(self) -> None:
         """Hand the jobs their environment: this one's `remit`, and the execution settings.
@@ -140,8 +142,8 @@ class Plan:
     def rows(self, cohort: str) -> list[SheetRow]:
         """The cohort sheet: simulated, read or scanned."""
         if cohort not in self._rows:
-            self._rows[cohort] = self._read_rows(cohort)
-        return self._rows[cohort]
+            self._rows[cohort] = {row.recording: row for row in self._read_rows(cohort)}
+        return list(self._rows[cohort].values())
 
     def _read_rows(self, name: str) -> list[SheetRow]:
         cohort = self.cohort(name)
@@ -175,13 +177,14 @@ class Plan:
 
     def row(self, cohort: str, recording: str) -> SheetRow:
         """The sheet's row of a recording; raises :class:`RemitError` for an unknown one."""
-        for row in self.rows(cohort):
-            if row.recording == recording:
-                return row
-        raise RemitError(
-            f"recording '{recording}' is not in the sheet of cohort '{cohort}'; expected one of its "
-            f"{len(self.rows(cohort))} recordings; check the name."
-        )
+        if cohort not in self._rows:
+            self.rows(cohort)
+        if recording not in self._rows[cohort]:
+            raise RemitError(
+                f"recording '{recording}' is not in the sheet of cohort '{cohort}'; expected one of its "
+                f"{len(self._rows[cohort])} recordings; check the name."
+            )
+        return self._rows[cohort][recording]
 
     def source(self, cohort: str, row: SheetRow) -> str:
         """The path of a recording's file, relative to the working directory or absolute."""

@@ -155,6 +155,7 @@ def load_sequences(
         )
     used = frame[keep].reset_index(drop=True)
     counts = used["Participant"].value_counts()
+    bad = (~frame["good"]).groupby(frame["Participant"]).sum()
     recordings, recording_W = np.unique(used["recording"].to_numpy(str), return_inverse=True)
     for number in range(len(recordings)):
         rows = np.flatnonzero(recording_W == number)
@@ -176,7 +177,5 @@ def load_sequences(
         participant_N=participant_W[windows_NV[:, 0]],
         samples_per_token=samples_per_token,
         windows_used=tuple(int(counts[name]) for name in chosen),
-        windows_bad=tuple(
-            int((~frame.loc[frame["Participant"] == name, "good"]).sum()) for name in chosen
-        ),
+        windows_bad=tuple(int(bad[name]) for name in chosen),
     )

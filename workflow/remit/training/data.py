@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from remit.dataset.splits import ParticipantSplit, read_split
 from remit.dataset.windows import WindowsFile
 from remit.errors import RemitError
 from remit.nn.encoder import Encoder, EncoderSettings
 from remit.recordings.channels import electrode_positions
+from remit.training.checkpoint import check_equal
 
 # What of a dataset's metadata a model depends on, and a checkpoint therefore repeats.
 _SIGNAL_KEYS = ("sampling_rate", "channels", "window_samples", "units")
@@ -53,3 +56,17 @@ def signals_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, s
         for recording, source in dataset.metadata["sources"].items()
         if source["participant"] in chosen
     }
+
+
+def split_of(dataset: WindowsFile, file: Path) -> ParticipantSplit:
+    """The split of a dataset; raises :class:`RemitError` when it was made from another one."""
+    split = read_split(file)
+    split.check_against(dataset.participants)
+    check_equal(
+        file,
+        "content_sha256",
+        split.content_sha256,
+        dataset.metadata["content_sha256"],
+        "the dataset",
+    )
+    return split

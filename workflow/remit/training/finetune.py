@@ -19,7 +19,6 @@ import torch
 
 from remit.config import Execution, Finetuning, Sequences, Settings
 from remit.dataset.sequences import check_usable, load_sequences
-from remit.dataset.splits import read_split
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.evaluation.metrics import FIGURES, participant_metrics, with_intervals
@@ -30,7 +29,7 @@ from remit.nn.export import ParticipantClassifier, ParticipantProbabilities
 from remit.nn.heads import ClassifierHead
 from remit.tracking import Tracker
 from remit.training import checkpoint
-from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of
+from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of, split_of
 from remit.training.participants import NUM_CLASSES, Participants, class_weights, predict, step
 from remit.training.runtime import prepare, seed_all, versions
 from remit.training.state import TrainingState
@@ -154,15 +153,7 @@ def finetune(
     device = prepare(execution.device, execution.training_threads)
     dataset = open_dataset(primary)
     metadata = dataset.metadata
-    split = read_split(split_file)
-    split.check_against(dataset.participants)
-    checkpoint.check_equal(
-        split_file,
-        "content_sha256",
-        split.content_sha256,
-        metadata["content_sha256"],
-        "the dataset",
-    )
+    split = split_of(dataset, split_file)
     for which in ("train", "val", "test"):
         check_usable(dataset, split.part(which), settings.sequences)
     content, encoder, positions_C3 = load_backbone(backbone, name, settings, dataset)

@@ -19,13 +19,13 @@ import torch
 
 from remit.config import Execution, Pretraining, Sequences, Settings
 from remit.dataset.sequences import TokenSequences, load_sequences
-from remit.dataset.splits import ParticipantSplit, read_split
+from remit.dataset.splits import ParticipantSplit
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.naming import ModelName
 from remit.tracking import Tracker
 from remit.training import checkpoint
-from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of
+from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of, split_of
 from remit.training.reconstruction import Reconstruction
 from remit.training.runtime import prepare, seed_all, versions
 from remit.training.state import TrainingState
@@ -191,15 +191,7 @@ def pretrain(
     data_file = open_dataset(primary)
     corpus_files = [open_dataset(corpus) for corpus in corpora]
     metadata = data_file.metadata
-    split = read_split(split_file)
-    split.check_against(data_file.participants)
-    checkpoint.check_equal(
-        split_file,
-        "content_sha256",
-        split.content_sha256,
-        metadata["content_sha256"],
-        "the dataset",
-    )
+    split = split_of(data_file, split_file)
     training, aside = _participants(split, options)
     held_out = {*split.part("train"), *split.part("val"), *split.part("test")} - {*training, *aside}
     _refuse_overlap(data_file, corpus_files, held_out, options.extra_ids == "same")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def seed_all(*parts: int) -> None:
     torch.manual_seed(int(seed[0]) << 31 | int(seed[1]) >> 1)
 
 
+@cache
 def versions() -> dict[str, str]:
     """What made a result: remit, Python, PyTorch, and the commit of the checkout, if it is one."""
     found = {
