@@ -177,7 +177,12 @@ def _windows(args: argparse.Namespace) -> None:
 
     settings = args.settings
     names = settings["channel_names"]
-    options = ReaderOptions(settings["sampling_rate"], tuple(names) if names else None)
+    options = ReaderOptions(
+        settings["sampling_rate"],
+        tuple(names) if names else None,
+        settings["units"],
+        settings["allow_truncated"],
+    )
     row = SheetRow(
         participant=settings["participant"],
         recording=settings["recording"],

@@ -96,9 +96,14 @@ class Cohort(Settings):
     root: str | None = None
     """Folder that the sheet's paths are relative to; the sheet's own folder by default."""
     sampling_rate: Positive | None = None
-    """Sampling rate in Hz of files that do not state one (.mat)."""
+    """Sampling rate in Hz of files that do not state one (.mat, CSV without time stamps)."""
     channel_names: list[str] | None = None
-    """Channel names, in the order of the file, of files that do not state them (.mat)."""
+    """Channel names, in the order of the file, of files that do not state them (.mat, CSV)."""
+    units: str | None = None
+    """Unit of files that do not state one: uV, mV, V, nV, or the microvolts of one count, such as
+    '0.02235 uV'. Without it the size of the numbers decides where it can."""
+    allow_truncated: bool = False
+    """Read what is there of files that hold less than their header promises, instead of refusing them."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Cohort:

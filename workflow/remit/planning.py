@@ -293,8 +293,10 @@ class Plan:
             recording=row.recording,
             entry=row.entry,
             remission=row.remission,
-            sampling_rate=source.sampling_rate,
-            channel_names=source.channel_names,
+            sampling_rate=row.sampling_rate or source.sampling_rate,
+            channel_names=row.channel_names or source.channel_names,
+            units=row.units or source.units,
+            allow_truncated=source.allow_truncated,
             channels=self.config.channels,
             preprocessing=self.config.preprocessing.model_dump(mode="json"),
         )

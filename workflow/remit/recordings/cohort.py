@@ -1,8 +1,9 @@
 """The cohort sheet: who took part, where the recordings are, and what became of each participant.
 
 A tab-separated table, one recording per row: `participant`, `recording`, `path`, and optionally
-`entry` (one recording inside a container file), `remission` (0, 1 or empty for unknown) and any
-further columns, which are covariates. Standard library and remit.config only: Snakemake reads the
+`entry` (one recording inside a container file), `remission` (0, 1 or empty for unknown),
+`sampling_rate`, `channel_names` and `units` (for files that do not state them) and any further
+columns, which are covariates. Standard library and remit.config only: Snakemake reads the
 sheet each time it parses the workflow.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import random
 from collections.abc import Iterable, Sequence
@@ -23,6 +25,8 @@ from remit.files import atomic_write
 
 REQUIRED = ("participant", "recording", "path")
 OPTIONAL = ("entry", "remission")
+# For files that do not say it themselves; otherwise the config's.
+READING = ("sampling_rate", "channel_names", "units")
 REMISSION = {"0": 0, "1": 1, "": None}
 
 
@@ -32,6 +36,7 @@ class SheetRow:
 
     `path` is as the sheet has it, relative to the sheet's root or absolute; `resolve` opens it.
     `remission` is 1 (remitted), 0 (did not) or None (unknown). `covariates` are text, '' unknown.
+    `sampling_rate` (Hz), `channel_names` and `units` are for a file that does not state them.
     """
 
     participant: str
@@ -40,6 +45,9 @@ class SheetRow:
     entry: str | None = None
     remission: int | None = None
     covariates: dict[str, str] = field(default_factory=dict)
+    sampling_rate: float | None = None
+    channel_names: tuple[str, ...] | None = None
+    units: str | None = None
 
 
 def resolve(row: SheetRow, root: str | Path | None) -> Path:
@@ -145,7 +153,7 @@ def read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _check_header(file: Path, header: Sequence[str]) -> None:
-    others = [name for name in header if name not in REQUIRED + OPTIONAL]
+    others = [name for name in header if name not in REQUIRED + OPTIONAL + READING]
     for name in REQUIRED:
         if name not in header:
             raise RemitError(
@@ -154,7 +162,7 @@ def _check_header(file: Path, header: Sequence[str]) -> None:
             )
     for other in others:
         # A misspelt `remission` would else be a covariate, and everyone would be unlabelled.
-        meant = [name for name in OPTIONAL if name not in header and _nearly(other, name)]
+        meant = [n for n in OPTIONAL + READING if n not in header and _nearly(other, n)]
         if meant:
             raise RemitError(
                 f"{file}: column '{other}' is nearly '{meant[0]}'; expected that spelling, or "
@@ -181,12 +189,39 @@ def _row(file: Path, line: int, cells: dict[str, str], root: str | Path) -> Shee
         raise RemitError(
             f"{where}: remission is '{remission}'; expected 0, 1 or nothing (unknown); correct it."
         )
-    row = SheetRow(participant, recording, path, entry, REMISSION[remission], cells)
+    rate = _rate(where, cells.pop("sampling_rate", ""))
+    names = cells.pop("channel_names", "").replace(",", " ").split()
+    units = cells.pop("units", "") or None
+    row = SheetRow(
+        participant,
+        recording,
+        path,
+        entry,
+        REMISSION[remission],
+        cells,
+        rate,
+        tuple(names) or None,
+        units,
+    )
     try:
         resolve(row, root)
     except RemitError as error:
         raise RemitError(f"{where}: {error}") from None
     return row
+
+
+def _rate(where: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise RemitError(
+            f"{where}: sampling_rate is '{text}'; expected a positive number of Hz or nothing; correct it."
+        )
+    return rate
 
 
 def _check_together(file: Path, rows: Sequence[SheetRow], lines: Sequence[int]) -> None:
@@ -236,12 +271,14 @@ def write_sheet(rows: Iterable[SheetRow], file: str | Path) -> None:
     """
     rows = list(rows)
     covariates = list(dict.fromkeys(name for row in rows for name in row.covariates))
+    reading = [name for name in READING if any(getattr(row, name) is not None for row in rows)]
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow([*REQUIRED, *OPTIONAL, *covariates])
+    writer.writerow([*REQUIRED, *OPTIONAL, *reading, *covariates])
     for row in rows:
         remission = "" if row.remission is None else str(row.remission)
         cells = [row.participant, row.recording, row.path, row.entry or "", remission]
+        cells += [_reading_cell(getattr(row, name)) for name in reading]
         cells += [row.covariates.get(name, "") for name in covariates]
         for cell in cells:
             if any(character < " " for character in cell):
@@ -252,6 +289,14 @@ def write_sheet(rows: Iterable[SheetRow], file: str | Path) -> None:
         writer.writerow(cells)
     with atomic_write(file) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _reading_cell(value: float | str | tuple[str, ...] | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return value if isinstance(value, str) else " ".join(value)
 
 
 def simulated_rows(cohort: str, simulation: Simulation) -> list[SheetRow]:

@@ -39,6 +39,11 @@ class Recording:
     `source_sha256`: hexadecimal SHA-256 of the source file's bytes; empty where there is no file.
     `left_out`: channels of the file that are not used, by the file's own names.
     `notes`: what the reader found and did, one sentence each.
+    `bad_channels`: those of `channels` that the source itself calls bad.
+    `mains_hz`: frequency of the mains in Hz where the source states it.
+    `contact_CS`: bool [channels, samples], whether the headset reported contact at the electrode;
+    None where it says nothing of it.
+    `worn_S`: bool [samples], whether the headset reported that it was on a head; None likewise.
 
     Raises RemitError when `validate` does.
     """
@@ -54,6 +59,10 @@ class Recording:
     source_sha256: str
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    bad_channels: tuple[str, ...] = ()
+    mains_hz: float | None = None
+    contact_CS: np.ndarray | None = None
+    worn_S: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Nothing is made that `validate` refuses."""
@@ -96,6 +105,19 @@ class Recording:
             )
         self._check_segments(name)
         self._check_finite(name)
+        self._check_headset(name)
+
+    def _check_headset(self, name: str) -> None:
+        shapes = (
+            ("contact_CS", self.contact_CS, self.signal_CS.shape),
+            ("worn_S", self.worn_S, self.signal_CS.shape[1:]),
+        )
+        for what, values, shape in shapes:
+            if values is not None and (values.shape != shape or values.dtype != np.bool_):
+                raise RemitError(
+                    f"{name}: {what} is {values.dtype} {list(values.shape)}; expected bool "
+                    f"{list(shape)}; correct the reader."
+                )
 
     def _check_segments(self, name: str) -> None:
         if not self.segments:
@@ -142,5 +164,13 @@ class Recording:
                     f"{some_of(self.channels, 40)}; change channels in the config or leave this "
                     f"recording out.{did_you_mean(channel, self.channels)}"
                 )
+        if tuple(channels) == self.channels:
+            return self
         rows = [self.channels.index(channel) for channel in channels]
-        return replace(self, signal_CS=self.signal_CS[rows], channels=tuple(channels))
+        return replace(
+            self,
+            signal_CS=self.signal_CS[rows],
+            channels=tuple(channels),
+            bad_channels=tuple(name for name in channels if name in self.bad_channels),
+            contact_CS=None if self.contact_CS is None else self.contact_CS[rows],
+        )

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from remit.errors import RemitError, did_you_mean, some_of
 from remit.recordings.cohort import SheetRow, resolve
+from remit.recordings.sidecars import with_sidecars
+from remit.recordings.units import check_plausible
 
 if TYPE_CHECKING:
     from remit.recordings.recording import Recording
@@ -25,13 +27,17 @@ RESULT_VERSION = 1  # raise when a change to any reader alters what is read
 
 @dataclass(frozen=True)
 class ReaderOptions:
-    """What the config says about files that do not say it themselves.
+    """What the config or the sheet says about files that do not say it themselves.
 
-    `sampling_rate` in Hz; `channel_names` in the order of the file.
+    `sampling_rate` in Hz; `channel_names` in the order of the file; `units` as `units.parse` reads
+    them ('mV', '0.488 uV' for each count). `allow_truncated`: read what is there of a file that
+    promises more.
     """
 
     sampling_rate: float | None = None
     channel_names: tuple[str, ...] | None = None
+    units: str | None = None
+    allow_truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,10 @@ class Reader:
     `suffixes`: lower case, with the dot. `matches`: a light look at the file's first bytes.
     `read`: the recording of a sheet row whose path can be opened as it is. `entries`: what lists
     the recordings in a container file; None for a format that holds one per file. `expects`: what
-    `matches` looks for, for error messages.
+    `matches` looks for, for error messages. `companions`: the further files that a recording
+    consists of, whether they are there or not; light, for it is asked at every planning.
+    `fallback`: asked only when no other reader of the suffix matches. `takes` and `refuses`: for
+    docs/formats.md, what is taken from a file besides its samples, and what is refused.
     """
 
     name: str
@@ -63,10 +72,14 @@ class Reader:
     read: Callable[[SheetRow, ReaderOptions], Recording]
     entries: Callable[[Path, ReaderOptions], list[Entry]] | None = None
     expects: str = ""
+    companions: Callable[[Path], list[Path]] | None = None
+    fallback: bool = False
+    takes: tuple[str, ...] = ()
+    refuses: tuple[str, ...] = ()
 
 
 def readers() -> list[Reader]:
-    """Every reader, sorted by the name of its module."""
+    """Every reader, sorted by the name of its module; those that are a fallback come last."""
     package = importlib.import_module("remit.recordings.readers")
     found = []
     for module in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
@@ -77,7 +90,7 @@ def readers() -> list[Reader]:
                 "there; add it or move the module."
             )
         found.append(reader)
-    return found
+    return sorted(found, key=lambda reader: reader.fallback)
 
 
 def suffixes() -> tuple[str, ...]:
@@ -152,4 +165,12 @@ def read_recording(
             f"{path}: entry '{row.entry}' is asked for, but a {reader.name} file holds one "
             "recording; expected an empty entry; correct the cohort sheet."
         )
-    return reader.read(replace(row, path=str(path)), options)
+    options = ReaderOptions(
+        row.sampling_rate or options.sampling_rate,
+        row.channel_names or options.channel_names,
+        row.units or options.units,
+        options.allow_truncated,
+    )
+    recording = reader.read(replace(row, path=str(path)), options)
+    check_plausible(recording.signal_CS, recording.sampling_rate, str(path))
+    return with_sidecars(recording, path)

@@ -20,7 +20,9 @@ from remit.recordings.scan import scan
 def reader_options(cohort: Cohort) -> ReaderOptions:
     """What files that do not describe themselves are read with."""
     names = cohort.channel_names
-    return ReaderOptions(cohort.sampling_rate, tuple(names) if names else None)
+    return ReaderOptions(
+        cohort.sampling_rate, tuple(names) if names else None, cohort.units, cohort.allow_truncated
+    )
 
 
 def root_of(cohort: Cohort) -> Path | None:
