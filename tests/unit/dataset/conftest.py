@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from remit.dataset.windows import write_windows
-from remit.preprocessing.chain import Windows
+from remit.preprocessing.chain import CHANNEL_QUALITY, Windows
 from remit.recordings.recording import Recording, Segment
 
 CHANNELS = ("AF7", "AF8", "TP9", "TP10")
@@ -42,10 +42,14 @@ def make_windows() -> Callable[..., Windows]:
             sub_window_id=sub.astype(np.int32),
             window_start=start.astype(np.int64),
             window_end=(start + 64).astype(np.int64),
-            flat_fraction=rng.random(number).astype(np.float32),
-            clipped_fraction=rng.random(number).astype(np.float32),
-            peak_to_peak_uv=rng.random(number).astype(np.float32),
-            good=np.arange(number) >= bad,
+            **{
+                name: rng.random((number, len(channels))).astype(np.float32)
+                for name in CHANNEL_QUALITY
+                if name != "contact_fraction"
+            },
+            contact_fraction=np.full((number, len(channels)), np.nan, np.float32),
+            worn_fraction=np.full(number, np.nan, np.float32),
+            bad_because=("flat",) * bad + ("",) * (number - bad),
             dropped_seconds=1.25,
         )
 

@@ -17,6 +17,8 @@ import remit
 from remit.dataset import windows as contract
 from remit.dataset.windows import open_dataset, read_metadata, write_windows
 from remit.errors import RemitError
+from remit.preprocessing.chain import CHANNEL_QUALITY
+from remit.preprocessing.chain import RESULT_VERSION as PREPROCESSING_VERSION
 
 Make = Callable[..., Any]
 COLUMNS = [
@@ -31,10 +33,10 @@ COLUMNS = [
     "AF8",
     "TP9",
     "TP10",
-    "flat_fraction",
-    "clipped_fraction",
-    "peak_to_peak_uv",
+    *CHANNEL_QUALITY,
+    "worn_fraction",
     "good",
+    "bad_because",
 ]
 
 
@@ -52,10 +54,13 @@ def test_round_trip_is_exact(write: Make, make_windows: Make) -> None:
     np.testing.assert_array_equal(dataset.signal_WCS(), windows.signal_WCS)
     assert dataset.signal_WCS().dtype == np.float32
     frame = dataset.frame()
-    for name in COLUMNS[3:7] + COLUMNS[11:]:
+    for name in [*COLUMNS[3:7], "worn_fraction", "good"]:
         np.testing.assert_array_equal(frame[name], getattr(windows, name))
         assert frame[name].dtype == getattr(windows, name).dtype
-    assert list(frame) == COLUMNS[:7] + COLUMNS[11:]
+    assert tuple(frame["bad_because"]) == windows.bad_because
+    assert list(frame) == COLUMNS[:7] + COLUMNS[-3:]
+    for name in CHANNEL_QUALITY:
+        np.testing.assert_array_equal(dataset.quality_WC(name), getattr(windows, name))
     assert set(frame["Participant"]) == {"p1"}
     assert dataset.labels == {"p1": 1}
     assert dataset.participants == ["p1"]
@@ -71,10 +76,11 @@ def test_schema_is_the_contract(write: Make) -> None:
     assert kinds["parent_window_id"] == kinds["sub_window_id"] == "int32"
     assert kinds["window_start"] == kinds["window_end"] == "int64"
     assert kinds["AF7"] == "fixed_size_list<element: float not null>[64]"
-    assert (
-        kinds["flat_fraction"] == kinds["clipped_fraction"] == kinds["peak_to_peak_uv"] == "float"
-    )
+    for name in CHANNEL_QUALITY:
+        assert kinds[name] == "fixed_size_list<element: float not null>[4]"
+    assert kinds["worn_fraction"] == "float"
     assert kinds["good"] == "bool"
+    assert kinds["bad_because"] == "string"
 
 
 def test_metadata_says_what_the_numbers_mean(write: Make) -> None:
@@ -87,7 +93,7 @@ def test_metadata_says_what_the_numbers_mean(write: Make) -> None:
     assert metadata["simulated"] is True
     assert metadata["settings"]["lowpass"] == {"cutoff_hz": 12.0, "order": 4}
     assert metadata["remit_version"] == remit.__version__
-    assert metadata["result_version"] == {"preprocessing": 1}
+    assert metadata["result_version"] == {"preprocessing": PREPROCESSING_VERSION}
     source = metadata["sources"]["p1-rest"]
     assert source["sha256"] == "of p1-rest"
     assert source["notes"] == ["made up"]
@@ -209,7 +215,7 @@ def test_wrong_type_and_wrong_order_of_columns_are_refused(write: Make) -> None:
 
     with pytest.raises(RemitError, match="'window_start' has type int32; expected int64"):
         open_dataset(rewrite(write("p1", "p1-rest"), retype))
-    with pytest.raises(RemitError, match=r"columns are good, .*expected Participant"):
+    with pytest.raises(RemitError, match=r"columns are bad_because, .*expected Participant"):
         open_dataset(rewrite(write("p1", "p1-rest"), lambda table: table.select(COLUMNS[::-1])))
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from remit.config import Butterworth, Notch, Preprocessing, Upsample
 from remit.errors import RemitError
 from remit.preprocessing import filters
-from remit.preprocessing.chain import Windows, preprocess
+from remit.preprocessing.chain import CHANNEL_QUALITY, Windows, preprocess
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 Make = Callable[..., Any]
@@ -48,15 +48,14 @@ def test_everything_off_is_the_recording_cut_up(recording: Make, noise: Make) ->
     assert windows.good.all()
 
 
-@pytest.mark.parametrize("method", ["linear", "polyphase"])
+@pytest.mark.parametrize("method", ["linear", "bandlimited"])
 def test_up_and_down_again_keeps_sample_times(recording: Make, method: str) -> None:
     chain = with_settings(
         upsample=Upsample(method=method),  # type: ignore[arg-type]
         lowpass=Butterworth(cutoff_hz=60, order=4),
     )
     out = joined(preprocess(recording(sine(256 * 40, 256, 5.0)), chain))[0]
-    sos = filters.butterworth("lowpass", 60, 4, 512)
-    gain = filters.zero_phase_gain(sos, 5.0, 512)
+    gain = filters.butterworth_gain("lowpass", 60, 4, 512, np.array([5.0]))[0]
     if method == "linear":  # interpolating a line between samples: (1 + cos) / 2 of the amplitude
         gain *= (1 + np.cos(2 * np.pi * 5.0 / 512)) / 2
     expected = gain * sine(len(out), 256, 5.0)
@@ -218,19 +217,155 @@ def test_bad_windows_are_marked_and_kept(recording: Make, noise: Make) -> None:
     clipped = np.minimum(raw, np.array([[1e6], [400.0]]))
     windows = preprocess(recording(clipped), Preprocessing())
     assert len(windows.good) == 5
-    np.testing.assert_allclose(windows.flat_fraction, [0, 0.5, 204 / 2048, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(windows.clipped_fraction, [0, 0, 204 / 2048, 1 / 2048, 0], atol=1e-6)
-    assert windows.peak_to_peak_uv[3] > 1000
+    part = 204 / 2048
+    np.testing.assert_allclose(
+        windows.flat_fraction.T, [[0, 0.5, 0, 0, 0], [0, 0, part, 0, 0]], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        windows.clipped_fraction.T, [[0] * 5, [0, 0, part, 1 / 2048, 0]], atol=1e-6
+    )
+    assert windows.peak_to_peak_uv[3, 1] > 1000 > windows.peak_to_peak_uv[3, 0]
     np.testing.assert_array_equal(windows.good, [True, False, False, False, True])
-    for name in ("flat_fraction", "clipped_fraction", "peak_to_peak_uv"):
+    assert windows.bad_because == ("", "flat", "clipped", "amplitude", "")
+    for name in CHANNEL_QUALITY:
         assert getattr(windows, name).dtype == np.float32
+        assert getattr(windows, name).shape == (5, 2)
 
 
 def test_quality_looks_at_the_time_the_window_covers(recording: Make, noise: Make) -> None:
     raw = noise(1, 500 * 40)
     raw[0, 500 * 16 : 500 * 24] = 3.0  # exactly the third window at any rate
     windows = preprocess(recording(raw, 500.0), Preprocessing())
-    np.testing.assert_allclose(windows.flat_fraction, [0, 0, 1, 0, 0], atol=1e-3)
+    np.testing.assert_allclose(windows.flat_fraction[:, 0], [0, 0, 1, 0, 0], atol=1e-3)
+
+
+def test_a_lost_packet_is_bridged_and_counted(recording: Make, noise: Make) -> None:
+    """12 samples lost: a straight line stands for them, and nothing else changes."""
+    whole = noise(2, 256 * 24)
+    start = 2048 + 600
+    kept = np.delete(whole, np.s_[start : start + 12], axis=1)
+    segments = [(0, start, 0.0), (start, 256 * 24 - 12, (start + 12) / 256)]
+    bridged = preprocess(recording(kept, segments=segments), BARE)
+    np.testing.assert_array_equal(bridged.parent_window_id, 0)
+    np.testing.assert_allclose(
+        bridged.dropout_fraction, np.repeat([[0], [12 / 2048], [0]], 2, axis=1), atol=1e-6
+    )
+    found = joined(bridged)
+    line = np.linspace(found[:, start - 1], found[:, start + 12], 14, axis=1)
+    np.testing.assert_allclose(found[:, start - 1 : start + 13], line, rtol=1e-5)
+    rest = np.r_[0:start, start + 12 : 256 * 24]
+    np.testing.assert_array_equal(found[:, rest], whole[:, rest])
+    assert any("1 gaps of up to 0.1 s bridged" in note for note in bridged.notes)
+    apart = preprocess(recording(kept, segments=segments), with_settings(bridge_seconds=0.0))
+    np.testing.assert_array_equal(apart.parent_window_id, [0, 1])
+
+
+def test_a_gap_of_unknown_length_is_never_bridged(recording: Make, noise: Make) -> None:
+    raw = noise(2, 256 * 24)
+    segments = [(0, 256 * 12, 0.0), (256 * 12, 256 * 24, 12.0)]
+    windows = preprocess(recording(raw, segments=segments), BARE)
+    np.testing.assert_array_equal(windows.parent_window_id, [0, 1])
+
+
+@pytest.mark.parametrize("mains", [50.0, 60.0])
+def test_mains_is_seen_or_stated_and_taken_out(recording: Make, noise: Make, mains: float) -> None:
+    quiet = noise(2, 250 * 80, scale=10.0).astype(np.float64)
+    loud = quiet + 20 * np.sin(2 * np.pi * mains * np.arange(quiet.shape[1]) / 250)
+    chain = with_settings(notch=Notch())
+    seen = preprocess(recording(loud, 250.0), chain)
+    assert f"Mains at {mains:g} Hz, seen in the spectrum" in seen.notes[0]
+    clean = preprocess(recording(quiet, 250.0), chain)
+    assert clean.notes[0].startswith("No mains is stated or stands out")
+    middle = slice(2, -2)
+    left = seen.signal_WCS[middle] - clean.signal_WCS[middle]
+    assert left.std() < 0.05 * 20  # but for what the notch takes of the EEG beside it
+    stated = preprocess(recording(quiet, 250.0, mains_hz=mains), chain)
+    assert stated.notes[0] == f"Mains at {mains:g} Hz, as the recording states."
+    ratio = seen.line_noise_ratio / clean.line_noise_ratio
+    assert ratio.min() > 20
+
+
+def test_noise_ratios_tell_muscle_from_mains(recording: Make, noise: Make) -> None:
+    rng = np.random.default_rng(3)
+    raw = noise(2, 500 * 32, scale=10.0).astype(np.float64)
+    raw[1] += 30 * np.sin(2 * np.pi * 50 * np.arange(raw.shape[1]) / 500)
+    raw[0, 500 * 8 : 500 * 16] += 30 * rng.standard_normal(500 * 8)
+    windows = preprocess(recording(raw, 500.0, mains_hz=50.0), Preprocessing())
+    muscle, mains = windows.high_frequency_ratio, windows.line_noise_ratio
+    assert muscle[1, 0] > 3 * muscle[[0, 2, 3], 0].max()
+    assert mains[:, 1].min() > 10 * mains[[0, 2, 3], 0].max()
+    assert muscle[:, 1].max() < muscle[1, 0] / 3
+    strict = with_settings(quality={"max_high_frequency_ratio": float(muscle[1, 0]) / 2})
+    assert preprocess(recording(raw, 500.0), strict).bad_because[1] == "high frequencies"
+
+
+def test_what_a_slow_source_cannot_tell_is_nan(recording: Make, noise: Make) -> None:
+    windows = preprocess(recording(noise(1, 100 * 20), 100.0), with_settings(sampling_rate=100.0))
+    assert np.isnan(windows.line_noise_ratio).all()
+    assert np.isfinite(windows.high_frequency_ratio).all()
+    assert np.isnan(windows.contact_fraction).all()
+    assert np.isnan(windows.worn_fraction).all()
+    assert windows.good.all()
+
+
+def test_headset_contact_and_wearing(recording: Make, noise: Make) -> None:
+    raw = noise(2, 256 * 24)
+    contact = np.ones(raw.shape, dtype=bool)
+    contact[1, 2048 : 2048 + 1024] = False
+    worn = np.ones(raw.shape[1], dtype=bool)
+    worn[2 * 2048 + 100 :] = False
+    windows = preprocess(recording(raw, contact_CS=contact, worn_S=worn), BARE)
+    np.testing.assert_allclose(windows.contact_fraction.T, [[1, 1, 1], [1, 0.5, 1]])
+    np.testing.assert_allclose(windows.worn_fraction, [1, 1, 100 / 2048])
+    assert windows.bad_because == ("", "", "not worn")
+    strict = with_settings(quality={"min_contact_fraction": 0.6})
+    windows = preprocess(recording(raw, contact_CS=contact, worn_S=worn), strict)
+    assert windows.bad_because == ("", "no contact", "not worn")
+
+
+def test_a_channel_that_the_source_calls_bad(recording: Make, noise: Make) -> None:
+    record = recording(noise(2, 256 * 16), bad_channels=("AF8",))
+    assert preprocess(record, BARE).bad_because == ("bad channel",) * 2
+    assert preprocess(record, BARE, ["AF7"]).good.all()
+    assert preprocess(record, with_settings(quality={"use_bad_channels": True})).good.all()
+
+
+def test_rereferencing(recording: Make, noise: Make) -> None:
+    raw = noise(4, 256 * 16)
+    record = recording(raw, bad_channels=("TP10",))
+    average = preprocess(record, with_settings(reference="average"), ["AF8", "TP9"])
+    expected = raw[[1, 2]] - raw[:3].mean(axis=0)
+    np.testing.assert_allclose(joined(average), expected[:, : 2 * 2048], atol=1e-4)
+    assert average.notes[0] == "Re-referenced to the average of 3 electrodes."
+    named = preprocess(record, with_settings(reference="TP9"), ["AF7"])
+    np.testing.assert_allclose(joined(named)[0], (raw[0] - raw[2])[: 2 * 2048], atol=1e-4)
+    both = preprocess(record, with_settings(reference=["TP9", "TP10"]), ["AF7"])
+    np.testing.assert_allclose(
+        joined(both)[0], (raw[0] - (raw[2] + raw[3]) / 2)[: 2 * 2048], atol=1e-4
+    )
+    ears = recording(raw, channels=("AF7", "M1", "M2", "A1"))
+    linked = preprocess(ears, with_settings(reference="linked_mastoids"), ["AF7"])
+    np.testing.assert_allclose(
+        joined(linked)[0], (raw[0] - (raw[1] + raw[2]) / 2)[: 2 * 2048], atol=1e-4
+    )
+    for reference, what in (
+        ("linked_mastoids", "no mastoids"),
+        ("Fz", "no reference electrode 'Fz'"),
+    ):
+        with pytest.raises(RemitError, match=what):
+            preprocess(record, with_settings(reference=reference))
+    with pytest.raises(RemitError, match="average reference over 1 electrodes"):
+        preprocess(recording(raw[:1]), with_settings(reference="average"))
+
+
+def test_the_summary_counts_what_was_kept(recording: Make, noise: Make) -> None:
+    raw = noise(2, 2048 * 4)
+    raw[0, 2048 : 2 * 2048] = 1.0
+    summary = preprocess(recording(raw), Preprocessing()).summary()
+    assert (summary["windows"], summary["good_windows"], summary["good_seconds"]) == (4, 3, 24.0)
+    assert summary["bad_windows_because"] == {"flat": 1}
+    assert summary["median_by_channel"]["contact_fraction"] == [None]
+    assert len(summary["median_by_channel"]["line_noise_ratio"]) == 2
 
 
 def test_too_short_names_what_was_found_and_expected(recording: Make, noise: Make) -> None:

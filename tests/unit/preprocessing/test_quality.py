@@ -1,6 +1,9 @@
-"""Flat and clipped samples, made up."""
+"""Flat, clipped, repeated and noisy samples, made up."""
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from remit.preprocessing import quality
 
@@ -33,14 +36,14 @@ def test_slow_wave_is_not_flat() -> None:
 
 def test_a_peak_reached_once_is_no_clipping() -> None:
     raw = np.random.default_rng(0).standard_normal(1000)
-    assert quality.rails(raw) == (None, None)
-    assert not quality.clipped_samples(raw, *quality.rails(raw)).any()
+    assert quality.rails([raw]) == (None, None)
+    assert not quality.clipped_samples(raw, *quality.rails([raw])).any()
 
 
 def test_clipping_is_found_at_either_rail() -> None:
     raw = np.random.default_rng(0).standard_normal(1000)
     limited = np.clip(raw, -1.5, 1.0)
-    low, high = quality.rails(limited)
+    low, high = quality.rails([limited])
     assert (low, high) == (-1.5, 1.0)
     clipped = quality.clipped_samples(limited, low, high)
     np.testing.assert_array_equal(clipped, (raw <= -1.5) | (raw >= 1.0))
@@ -48,7 +51,7 @@ def test_clipping_is_found_at_either_rail() -> None:
 
 def test_a_dead_channel_is_flat_and_not_clipped() -> None:
     raw = np.full(1000, 3.0)
-    assert quality.rails(raw) == (None, None)
+    assert quality.rails([raw]) == (None, None)
     assert quality.flat_samples(raw, 0.05, 0.25, 256.0).all()
 
 
@@ -57,3 +60,61 @@ def test_fraction_per_window() -> None:
     marked[8:12] = True
     fractions = quality.fraction_per_window(marked, np.array([0, 10]), np.array([10, 20]))
     np.testing.assert_allclose(fractions, [0.2, 0.2])
+
+
+def test_rails_are_those_of_all_segments() -> None:
+    assert quality.rails([np.array([0.0, 5.0]), np.array([5.0, -3.0])]) == (None, 5.0)
+
+
+def eeg(channels: int, samples: int, seed: int = 0) -> np.ndarray:
+    """Numbers digitised as coarsely as a Muse's: 0.488 µV."""
+    raw_CS = np.random.default_rng(seed).standard_normal((channels, samples)) * 10
+    return (np.round(raw_CS / 0.488) * 0.488).astype(np.float32)
+
+
+@given(
+    channels=st.integers(1, 5),
+    lag=st.integers(6, 32),
+    at=st.integers(100, 400),
+    seed=st.integers(0, 9),
+)
+def test_a_packet_sent_twice_is_found(channels: int, lag: int, at: int, seed: int) -> None:
+    raw_CS = eeg(channels, 600, seed)
+    raw_CS[:, at : at + lag] = raw_CS[:, at - lag : at]
+    repeated_S = quality.repeated_samples(raw_CS)
+    assert repeated_S[at : at + lag].all()
+    assert repeated_S.sum() <= lag + 2  # chance may lengthen it
+
+
+@given(channels=st.integers(1, 5), count=st.integers(8, 60), at=st.integers(10, 400))
+def test_a_held_sample_is_found_on_all_channels_only(channels: int, count: int, at: int) -> None:
+    raw_CS = eeg(channels, 600)
+    raw_CS[:, at : at + count] = raw_CS[:, at - 1, None]
+    repeated_S = quality.repeated_samples(raw_CS)
+    assert repeated_S[at : at + count].all()
+    assert repeated_S.sum() <= count + 2
+    if channels > 1:
+        raw_CS[0] = eeg(1, 600, seed=1)[0]
+        assert not quality.repeated_samples(raw_CS)[at : at + count].all()
+
+
+def test_chance_repeats_little() -> None:
+    for channels in (1, 2, 4, 19):
+        assert quality.repeated_samples(eeg(channels, 50_000)).mean() < 1e-3
+
+
+@pytest.mark.parametrize("mains", [50.0, 60.0, None])
+def test_ratios_of_sines_are_those_of_their_powers(mains: float | None) -> None:
+    time_S = np.arange(2000) / 250
+    raw_S = 10 * np.sin(2 * np.pi * 10 * time_S) + 2 * np.sin(2 * np.pi * (mains or 60.0) * time_S)
+    raw_S += 3 * np.sin(2 * np.pi * 40 * time_S) + 500
+    line_W, muscle_W = quality.spectral_ratios(
+        raw_S.astype(np.float32), np.array([0, 500]), 1000, 250.0, mains
+    )
+    np.testing.assert_allclose(line_W, 4 / 100, rtol=1e-3)
+    np.testing.assert_allclose(muscle_W, 9 / 100, rtol=1e-3)
+
+
+def test_ratios_of_a_dead_channel_are_unknown() -> None:
+    ratios = quality.spectral_ratios(np.zeros(1000, np.float32), np.array([0]), 1000, 250.0, None)
+    assert np.isnan(ratios).all()

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recordings_made import one_line
 
-from remit.recordings.channels import canonical, electrode_names, electrode_positions
+from remit.recordings.channels import (
+    OLD_NAMES,
+    canonical,
+    electrode_names,
+    electrode_positions,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,21 @@ from remit.recordings.channels import canonical, electrode_names, electrode_posi
 )
 def test_names(name: str, electrode: str | None) -> None:
     assert canonical(name) == electrode
+
+
+def test_the_table_is_mnes_montage() -> None:
+    """`electrodes.tsv` holds MNE's standard montage, to the last digit."""
+    import mne
+
+    # MNE 1.13 gives the 'standard' montage a name that says whose head it is, and drops the old
+    # name in 1.14; the positions are the same.
+    there = {"colin27_1005", "standard_1005"} & set(mne.channels.get_builtin_montages())
+    montage = mne.channels.make_standard_montage(min(there)).get_positions()["ch_pos"]
+    expected = {name: place for name, place in montage.items() if name not in OLD_NAMES}
+    assert electrode_names() == tuple(expected)
+    np.testing.assert_array_equal(
+        electrode_positions(electrode_names()), np.array(list(expected.values()))
+    )
 
 
 @given(

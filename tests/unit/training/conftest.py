@@ -11,7 +11,7 @@ from remit.dataset.primary import build_primary
 from remit.dataset.splits import make_split, write_split
 from remit.dataset.windows import open_dataset, write_windows
 from remit.naming import ModelName
-from remit.preprocessing.chain import Windows
+from remit.preprocessing.chain import CHANNEL_QUALITY, Windows
 from remit.recordings.recording import Recording, Segment
 from remit.training.finetune import FinetuneSettings, finetune
 from remit.training.pretrain import PretrainSettings, pretrain
@@ -85,10 +85,9 @@ def make_dataset(
             sub_window_id=np.arange(count, dtype=np.int32),
             window_start=start,
             window_end=start + SAMPLES,
-            flat_fraction=np.zeros(count, np.float32),
-            clipped_fraction=np.zeros(count, np.float32),
-            peak_to_peak_uv=np.ones(count, np.float32),
-            good=good,
+            **{name: np.zeros((count, 2), np.float32) for name in CHANNEL_QUALITY},
+            worn_fraction=np.full(count, np.nan, np.float32),
+            bad_because=tuple("" if fine else "flat" for fine in good),
             dropped_seconds=0.0,
         )
         file = folder / f"{cohort}-{person}.parquet"

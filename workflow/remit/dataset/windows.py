@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,8 +27,12 @@ import remit
 from remit.errors import RemitError, some_of
 from remit.files import atomic_write
 from remit.naming import check_id
+from remit.preprocessing.chain import CHANNEL_QUALITY
+from remit.preprocessing.chain import RESULT_VERSION as PREPROCESSING_VERSION
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from remit.preprocessing.chain import Windows
     from remit.recordings.recording import Recording
 
@@ -46,14 +49,13 @@ INDEX_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("window_start", pa.int64()),
     ("window_end", pa.int64()),
 )
-QUALITY_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
-    ("flat_fraction", pa.float32()),
-    ("clipped_fraction", pa.float32()),
-    ("peak_to_peak_uv", pa.float32()),
+WINDOW_QUALITY: tuple[tuple[str, pa.DataType], ...] = (
+    ("worn_fraction", pa.float32()),
     ("good", pa.bool_()),
+    ("bad_because", pa.string()),
 )
 SORTED_BY = ("Participant", "recording", "parent_window_id", "sub_window_id")
-_PLAIN_COLUMNS = tuple(name for name, _ in INDEX_FIELDS + QUALITY_FIELDS)
+_PLAIN_COLUMNS = tuple(name for name, _ in INDEX_FIELDS + WINDOW_QUALITY)
 # Everything a file's metadata must hold.
 _METADATA = (
     "channels",
@@ -72,8 +74,14 @@ _METADATA = (
 
 def schema(channels: Sequence[str], window_samples: int) -> pa.Schema:
     """The columns of the contract, in order. Only ``Remission`` may be null."""
-    signal = pa.list_(pa.field("element", pa.float32(), nullable=False), window_samples)
-    fields = [*INDEX_FIELDS, *((channel, signal) for channel in channels), *QUALITY_FIELDS]
+    element = pa.field("element", pa.float32(), nullable=False)
+    signal, quality = pa.list_(element, window_samples), pa.list_(element, len(channels))
+    fields = [
+        *INDEX_FIELDS,
+        *((channel, signal) for channel in channels),
+        *((name, quality) for name in CHANNEL_QUALITY),
+        *WINDOW_QUALITY,
+    ]
     return pa.schema([pa.field(name, kind, nullable=name == "Remission") for name, kind in fields])
 
 
@@ -96,7 +104,7 @@ class ParquetWriter:
             with_metadata,
             compression="zstd",
             compression_level=3,
-            use_dictionary=["Participant", "recording"],
+            use_dictionary=["Participant", "recording", "bad_because"],
             column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in channels},
             write_statistics=list(_PLAIN_COLUMNS),
         )
@@ -173,8 +181,6 @@ def write_windows(
     plain values. Atomic, and the same input gives the same bytes. Raises :class:`RemitError` for
     NaN or infinity, another label, and ids that cannot be file names.
     """
-    from remit.preprocessing.chain import RESULT_VERSION  # scipy: readers need none of it
-
     name = f"participant {recording.participant}, recording {recording.recording}"
     check_id("participant", recording.participant)
     check_id("recording", recording.recording)
@@ -195,12 +201,18 @@ def write_windows(
         "Remission": [remission] * num_windows,
         "recording": [recording.recording] * num_windows,
     }
-    for field in INDEX_FIELDS[3:] + QUALITY_FIELDS:
-        columns[field[0]] = getattr(windows, field[0])[order]
+    for field, _ in INDEX_FIELDS[3:] + WINDOW_QUALITY:
+        columns[field] = np.asarray(getattr(windows, field))[order]
     bare = schema(windows.channels, window_samples)
-    for index, channel in enumerate(windows.channels):
-        samples = pa.array(np.ascontiguousarray(windows.signal_WCS[order, index]).ravel())
-        columns[channel] = pa.FixedSizeListArray.from_arrays(samples, type=bare.field(channel).type)
+    lists = {name: np.asarray(getattr(windows, name)) for name in CHANNEL_QUALITY}
+    # Channels lie one after another in the chain's array, so none is copied here.
+    lists |= {channel: windows.signal_WCS[:, i] for i, channel in enumerate(windows.channels)}
+    sorted_already = bool((order == np.arange(num_windows)).all())
+    for name, values_W in lists.items():
+        flat = np.ascontiguousarray(values_W if sorted_already else values_W[order]).ravel()
+        columns[name] = pa.FixedSizeListArray.from_arrays(
+            pa.array(flat), type=bare.field(name).type
+        )
     table = pa.table({field.name: columns[field.name] for field in bare}, schema=bare)
 
     content = ContentHash(windows.channels, window_samples, windows.sampling_rate)
@@ -208,12 +220,15 @@ def write_windows(
     source = {
         "participant": recording.participant,
         "sha256": recording.source_sha256,
-        "notes": list(recording.notes),
+        "notes": [*recording.notes, *windows.notes],
+        "bad_channels": list(recording.bad_channels),
+        "seconds": recording.seconds,
         "left_out": list(recording.left_out),
         "dropped_seconds": windows.dropped_seconds,
         "content_sha256": content.hexdigest(),
         # Of the signal alone: the same for a copy under another name, label or file header.
-        "signal_sha256": hashlib.sha256(windows.signal_WCS[order].tobytes()).hexdigest(),
+        "signal_sha256": _signal_sha256(windows.signal_WCS, order),
+        "quality": windows.summary(),
     }
     metadata = {
         "sampling_rate": float(windows.sampling_rate),
@@ -228,7 +243,7 @@ def write_windows(
             {(recording.participant, recording.recording): content.hexdigest()}
         ),
         "remit_version": remit.__version__,
-        "result_version": {"preprocessing": RESULT_VERSION},
+        "result_version": {"preprocessing": PREPROCESSING_VERSION},
     }
     metadata = dict(json.loads(encode_metadata(metadata)[METADATA_KEY]))
     most = rows_per_group(windows.channels, window_samples)
@@ -241,6 +256,13 @@ def write_windows(
         for first in range(0, num_windows, most):
             writer.write(table.slice(first, most))
     return metadata
+
+
+def _signal_sha256(signal_WCS: np.ndarray, order: np.ndarray) -> str:
+    running = hashlib.sha256()
+    for window in order:
+        running.update(np.ascontiguousarray(signal_WCS[window]).data)
+    return running.hexdigest()
 
 
 def read_metadata(file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -258,6 +280,8 @@ def open_dataset(file: str | os.PathLike[str]) -> WindowsFile:
     missing or mistyped column, windows out of order, NaN or infinity, a participant with two
     labels, a recording of two participants, and contents that differ from the stored hash.
     """
+    import pandas as pd
+
     path = Path(file)
     parquet = _parquet(path)
     metadata = _metadata_of(parquet, path)
@@ -339,7 +363,7 @@ class WindowsFile:
         return len(self._frame)
 
     def frame(self) -> pd.DataFrame:
-        """All columns but the signal; row i is window i of :meth:`signal_WCS`.
+        """One value per window of all columns but signal and quality by channel, in file order.
 
         ``Remission`` is int8, or float64 with NaN where some are unknown; see :attr:`labels`.
         """
@@ -356,6 +380,11 @@ class WindowsFile:
                     f"{some_of(known, 40)}."
                 )
         return self._parquet.read(columns=None if columns is None else list(columns))
+
+    def quality_WC(self, name: str) -> np.ndarray:
+        """One of :data:`CHANNEL_QUALITY`, float32 ``[windows, channels]``; NaN where not known."""
+        column = self.table([name]).column(name)
+        return _samples(column).reshape(-1, len(self.channels))
 
     def signal_WCS(self, participants: Iterable[str] | None = None) -> np.ndarray:
         """The signal in float32 µV ``[windows, channels, samples]``, in the order of the file.
@@ -499,6 +528,8 @@ def _runs(frame: pd.DataFrame) -> list[tuple[int, int]]:
 
 def _check_order(frame: pd.DataFrame, path: Path) -> None:
     """Rows must strictly increase in the sort columns, so no window is given twice either."""
+    import pandas as pd
+
     increases = np.zeros(len(frame) - 1, dtype=bool)
     for name in reversed(SORTED_BY):
         codes = pd.factorize(frame[name], sort=True)[0]
@@ -515,6 +546,8 @@ def _check_order(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _labels(frame: pd.DataFrame, path: Path) -> dict[str, int | None]:
+    import pandas as pd
+
     labels: dict[str, int | None] = {}
     pairs = frame[["Participant", "Remission"]].drop_duplicates()
     for participant, value in pairs.itertuples(index=False):

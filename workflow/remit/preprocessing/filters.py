@@ -1,10 +1,12 @@
-"""Zero-phase filters for one channel of one contiguous segment.
+"""What the filters leave of each frequency: the gains that the chain multiplies spectra with.
 
-Butterworth and notch filters as second-order sections, run forwards and backwards in float64. The
-padding is as long as the filter rings, so that a segment's edge leaves no transient in its first
-window. Knows arrays and rates; which filters are wanted is the chain's business.
+All are the gains of digital Butterworth and notch filters run forwards and backwards (zero phase:
+the square of one pass's), in closed form: the bilinear transform maps a frequency f to
+tan(pi f / rate) (Oppenheim and Schafer, Discrete-Time Signal Processing, 3rd ed., 7.2), and a notch
+is the second-order section of Orfanidis (Introduction to Signal Processing, 1996, 11.3). Knows
+frequencies and rates; which filters are wanted is the chain's business.
 
-Shape suffix: `S` samples.
+Shape suffix: `F` frequencies.
 """
 
 from __future__ import annotations
@@ -12,49 +14,48 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from scipy import signal
 
-# The padding ends where the impulse response has fallen to this part of its start. For the default
-# high-pass (0.5 Hz, order 2) that is 4.1 s; scipy's own default is a few milliseconds.
-_SETTLED = 1e-4
+# A filter has settled when its impulse response has fallen to this part of its start.
+_SETTLED = 1e-5
 
 
-def butterworth(
-    kind: Literal["highpass", "lowpass"], cutoff_hz: float, order: int, rate: float
+def butterworth_gain(
+    kind: Literal["highpass", "lowpass"],
+    cutoff_hz: float,
+    order: int,
+    rate: float,
+    frequency_F: np.ndarray,
 ) -> np.ndarray:
-    """Second-order sections ``[sections, 6]`` of a Butterworth filter at ``rate`` Hz."""
-    return np.atleast_2d(signal.butter(order, cutoff_hz, kind, fs=rate, output="sos"))
+    """Zero-phase amplitude gain, float64 [F], of a Butterworth filter at ``rate`` Hz.
 
-
-def notch(frequency_hz: float, quality: float, rate: float) -> np.ndarray:
-    """Second-order sections ``[1, 6]`` of a notch; ``quality`` is frequency / width at -3 dB."""
-    return np.atleast_2d(signal.tf2sos(*signal.iirnotch(frequency_hz, quality, fs=rate)))
-
-
-def settling_samples(sos: np.ndarray) -> int:
-    """Samples until the impulse response of ``sos`` has died away, from its slowest pole."""
-    slowest = max(float(np.abs(np.roots(section[3:])).max(initial=0.0)) for section in sos)
-    if slowest <= 0.0:
-        return 2 * len(sos)
-    return int(np.ceil(np.log(_SETTLED) / np.log(slowest))) + 2 * len(sos)
-
-
-def zero_phase(signal_S: np.ndarray, sos: np.ndarray) -> np.ndarray:
-    """Filter ``[samples]`` forwards and backwards; float64, same length, no shift in time.
-
-    The gain is the square of one pass's: -6 dB at a Butterworth cut-off. Beyond its ends the signal
-    is continued by its mirror image, at most as far as it is long. (The more usual odd reflection
-    pivots on the very first sample: if that is the crest of an alpha wave, the padding stands off
-    by twice the wave, and a high-pass turns it into a drift. Windows of real EEG filtered alone are
-    off by 0.04-0.06 of their SD against the whole recording with the mirror image, by 0.13-0.16
-    with the odd reflection, whatever its length.)
+    0.5 (-6 dB) at the cut-off; frequencies from 0 to ``rate`` / 2.
     """
-    padding = min(settling_samples(sos), len(signal_S) - 1)
-    filtered_S: np.ndarray = signal.sosfiltfilt(sos, signal_S, padtype="even", padlen=padding)
-    return filtered_S
+    with np.errstate(over="ignore", divide="ignore"):
+        warped_F = np.tan(np.pi * frequency_F / rate) / np.tan(np.pi * cutoff_hz / rate)
+        power_F = np.abs(warped_F) ** (2 * order)
+        gain_F: np.ndarray = 1 / (1 + (power_F if kind == "lowpass" else 1 / power_F))
+    return gain_F
 
 
-def zero_phase_gain(sos: np.ndarray, frequency_hz: float, rate: float) -> float:
-    """The amplitude gain of :func:`zero_phase` at one frequency in Hz."""
-    _, response = signal.freqz_sos(sos, worN=[frequency_hz], fs=rate)
-    return float(np.abs(response[0]) ** 2)
+def notch_gain(
+    frequency_hz: float, quality: float, rate: float, frequency_F: np.ndarray
+) -> np.ndarray:
+    """Zero-phase amplitude gain, float64 [F], of a notch; ``quality`` is frequency / width (-3 dB)."""
+    centre = 2 * np.pi * frequency_hz / rate
+    angle_F = 2 * np.pi * frequency_F / rate
+    passed_F = (np.cos(angle_F) - np.cos(centre)) ** 2
+    stopped_F = (np.tan(centre / quality / 2) * np.sin(angle_F)) ** 2
+    whole_F = passed_F + stopped_F
+    gain_F: np.ndarray = np.divide(passed_F, whole_F, out=np.ones_like(whole_F), where=whole_F > 0)
+    return gain_F
+
+
+def butterworth_settling_seconds(cutoff_hz: float, order: int) -> float:
+    """Seconds until the slowest pole of a Butterworth filter has died away."""
+    decay = 2 * np.pi * cutoff_hz * np.sin(np.pi / (2 * order))
+    return float(-np.log(_SETTLED) / decay)
+
+
+def notch_settling_seconds(frequency_hz: float, quality: float) -> float:
+    """Seconds until a notch has died away."""
+    return float(-np.log(_SETTLED) * quality / (np.pi * frequency_hz))

@@ -1,15 +1,25 @@
-"""What makes a window bad: flat stretches and clipping, seen on the raw samples of one channel.
+"""What makes a window bad, seen on the raw samples: flat, clipped, lost or repeated, noisy.
 
-Filtering hides both, so they are looked for before it. Windows are marked here, never dropped.
+Filtering hides these, so they are looked for before it. Windows are marked here, never dropped.
 
-Shape suffixes: `S` samples, `W` windows.
+Shape suffixes: `C` channels, `S` samples, `W` windows, `F` frequencies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
+
+# Bands in Hz of the spectral ratios: the EEG proper, muscle above it, and what counts as mains.
+EEG_BAND = (1.0, 30.0)
+MUSCLE_BAND = (30.0, 100.0)
+_MAINS_HALF_WIDTH = 1.0
+# Packets of a device have up to this many samples (Muse: 12); a repeated one is looked for.
+_LONGEST_PACKET = 32
+_SHORTEST_PACKET = 6
+_BLOCK_WINDOWS = 64  # transformed at a time
 
 
 def flat_samples(raw_S: np.ndarray, flat_uv: float, flat_seconds: float, rate: float) -> np.ndarray:
@@ -19,30 +29,26 @@ def flat_samples(raw_S: np.ndarray, flat_uv: float, flat_seconds: float, rate: f
     ``flat_seconds``.
     """
     least = max(1, ceil(flat_seconds * rate - 1e-9))  # successive differences
-    still = np.abs(np.diff(raw_S.astype(np.float64))) <= flat_uv
-    edges = np.diff(np.concatenate([[0], still.astype(np.int8), [0]]))
-    starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    long_enough = stops - starts >= least
-    # A run of n differences spans n + 1 samples.
-    change = np.zeros(len(raw_S) + 1, dtype=np.int64)
-    np.add.at(change, starts[long_enough], 1)
-    np.add.at(change, stops[long_enough] + 1, -1)
-    return np.cumsum(change[:-1]) > 0
+    flat_S = np.zeros(len(raw_S), dtype=bool)
+    for start, stop in _runs(np.abs(np.diff(raw_S)) <= flat_uv):
+        if stop - start >= least:
+            flat_S[start : stop + 1] = True  # a run of n differences spans n + 1 samples
+    return flat_S
 
 
-def rails(raw_S: np.ndarray) -> tuple[float | None, float | None]:
-    """The lowest and the highest value of a channel over a recording, where it clips there.
+def rails(pieces: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
+    """The lowest and the highest value of a channel over its segments, where it clips there.
 
     A value that an amplifier cannot pass is met again and again: an extreme that occurs once is a
     peak (None). A channel that never moves is flat, not clipped.
     """
-    low, high = float(raw_S.min()), float(raw_S.max())
+    low = min(float(piece_S.min()) for piece_S in pieces)
+    high = max(float(piece_S.max()) for piece_S in pieces)
     if low == high:
         return None, None
-    return (
-        low if np.count_nonzero(raw_S == low) > 1 else None,
-        high if np.count_nonzero(raw_S == high) > 1 else None,
-    )
+    at_low = sum(int(np.count_nonzero(piece_S == low)) for piece_S in pieces)
+    at_high = sum(int(np.count_nonzero(piece_S == high)) for piece_S in pieces)
+    return (low if at_low > 1 else None, high if at_high > 1 else None)
 
 
 def clipped_samples(raw_S: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
@@ -61,3 +67,82 @@ def fraction_per_window(
     running = np.concatenate([[0], np.cumsum(marked_S)])
     fraction_W: np.ndarray = (running[stop_W] - running[start_W]) / (stop_W - start_W)
     return fraction_W
+
+
+def repeated_samples(raw_CS: np.ndarray) -> np.ndarray:
+    """Which samples of a contiguous segment repeat what came before on all channels: bool [S].
+
+    Either the last sample again (held), long enough that chance is no explanation for so many
+    channels, or a whole packet again, of 6 to 32 samples.
+    """
+    num_channels, samples = raw_CS.shape
+    repeated_S = np.zeros(samples, dtype=bool)
+    # Successive samples of coarsely digitised EEG agree by chance in a tenth of cases or more.
+    for lag, least in (
+        (1, max(1, ceil(6 / num_channels))),
+        *((lag, lag) for lag in range(_SHORTEST_PACKET, _LONGEST_PACKET + 1)),
+    ):
+        if samples <= lag:
+            break
+        same = raw_CS[0, lag:] == raw_CS[0, :-lag]
+        if lag > 1:
+            same &= ~repeated_S[lag:]  # what is held repeats at any lag
+        for first, stop in _runs(same):
+            if stop - first < least:
+                continue
+            others = raw_CS[1:, first + lag : stop + lag] == raw_CS[1:, first:stop]
+            for start, end in (
+                _runs(others.all(axis=0)) if num_channels > 1 else [(0, stop - first)]
+            ):
+                if end - start >= least:
+                    repeated_S[first + start + lag : first + end + lag] = True
+    return repeated_S
+
+
+def _runs(marked_S: np.ndarray) -> list[tuple[int, int]]:
+    """First and end (exclusive) place of each run of True."""
+    edges = np.diff(np.concatenate([[0], marked_S.astype(np.int8), [0]]))
+    return list(
+        zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
+    )
+
+
+def spectral_ratios(
+    raw_S: np.ndarray, start_W: np.ndarray, length: int, rate: float, mains_hz: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Noise over EEG, in power, of each window of one channel: two float64 [W].
+
+    The first is the mains (within 1 Hz of it; of 50 or 60 Hz, whichever is more, where the mains is
+    not known) and the second what lies at 30 to 100 Hz without the mains, both divided by the power
+    at 1 to 30 Hz. NaN where the rate does not reach so far or there is no EEG at all.
+    """
+    frequency_F = np.fft.rfftfreq(length, 1 / rate)
+    eeg_F = (frequency_F >= EEG_BAND[0]) & (frequency_F <= EEG_BAND[1])
+    lines = (50.0, 60.0) if mains_hz is None else (mains_hz,)
+    mains_F = [np.abs(frequency_F - line) <= _MAINS_HALF_WIDTH for line in lines]
+    near_mains_F = np.logical_or.reduce(
+        [
+            np.abs(frequency_F - harmonic * line) <= 2 * _MAINS_HALF_WIDTH
+            for line in lines
+            for harmonic in (1, 2)
+        ]
+    )
+    top = min(MUSCLE_BAND[1], 0.45 * rate)
+    muscle_F = (frequency_F > MUSCLE_BAND[0]) & (frequency_F <= top) & ~near_mains_F
+    measurable = rate / 2 >= max(lines) + _MAINS_HALF_WIDTH
+    taper_S = np.hanning(length).astype(np.float32)
+    sums = np.full((3, len(start_W)), np.nan)
+    for first in range(0, len(start_W), _BLOCK_WINDOWS):
+        rows = slice(first, first + _BLOCK_WINDOWS)
+        windows_WS = np.lib.stride_tricks.sliding_window_view(raw_S, length)[start_W[rows]]
+        windows_WS = (windows_WS - windows_WS.mean(axis=1, keepdims=True)) * taper_S
+        spectrum_WF = np.fft.rfft(windows_WS, axis=1)
+        power_WF = spectrum_WF.real**2 + spectrum_WF.imag**2
+        sums[0, rows] = power_WF[:, eeg_F].sum(axis=1)
+        if measurable:
+            sums[1, rows] = np.max([power_WF[:, line].sum(axis=1) for line in mains_F], axis=0)
+        if muscle_F.any():
+            sums[2, rows] = power_WF[:, muscle_F].sum(axis=1)
+    there = sums[0] > 0
+    ratios = np.divide(sums[1:], sums[0], out=np.full((2, len(start_W)), np.nan), where=there)
+    return ratios[0], ratios[1]

@@ -1,36 +1,39 @@
-"""Changing the sampling rate of one channel of one contiguous segment.
+"""Filtering and changing the sampling rate of one channel of one contiguous segment, in one step.
 
-Sample k of every result lies at the time k / rate after the segment's first sample, exactly: no
-method here shifts the signal. A result has ``ceil(samples * up / down)`` samples, those whose time
-lies before the end of the segment's last sample period. Beyond its ends a segment is continued by
-its odd reflection.
+Every step of the chain between the raw samples and the windows is linear and does not depend on
+time, so all of them together are one multiplication of the segment's spectrum: its filters' gains,
+and nothing kept above the new Nyquist frequency. That is what forward-backward filters at the
+raised rate and an ideal change of rate would give, without their work, and without aliasing.
 
-Shape suffix: `S` samples.
+Sample k of the result lies at the time k / rate after the segment's first sample, exactly. There
+are ``ceil(samples * ratio)`` of them, those whose time lies before the end of the segment's last
+sample period. Beyond its ends a segment is continued by its mirror image, as long as the filters
+ring. (The more usual odd reflection pivots on the very first sample: if that is the crest of an
+alpha wave, the continuation stands off by twice the wave, and a high-pass turns it into a drift.)
+
+Shape suffixes: `S` samples, `F` frequencies of a real Fourier transform.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil
 
 import numpy as np
-from scipy import signal
 
 from remit.errors import RemitError
 
-# The polyphase filter: flat to 0.9 of the lower Nyquist frequency, and 80 dB down from that Nyquist
-# frequency on, so nothing folds back. (scipy.signal.resample_poly's default is 6 dB down there.)
-# Kaiser (1974): beta = 0.1102 (A - 8.7), taps = (A - 7.95) / (2.285 * width).
+# Where a rate is lowered and no low-pass stands before the new Nyquist frequency, everything above
+# it goes, beginning at this part of it: a cosine edge, which rings less than a step.
 _PASSBAND = 0.9
-_STOPBAND_DB = 80.0
-_KAISER_BETA = 0.1102 * (_STOPBAND_DB - 8.7)
-_HALF_LENGTH = ceil((_STOPBAND_DB - 7.95) / (2.285 * np.pi * (1 - _PASSBAND)) / 2)
 # Largest error of the rate where the ratio of two rates is no ratio of moderate whole numbers, and
-# the largest such number: the filter has about 100 times as many taps.
+# the largest such number: a segment is continued to a multiple of it.
 _RATE_TOLERANCE = 1e-6
 _LARGEST_FACTOR = 131072
-_ALWAYS_EXACT = 4096  # up to here the filter is small, and no approximation is looked for
+_ALWAYS_EXACT = 4096  # up to here no approximation is looked for
 
 
 def rate_ratio(source_hz: float, target_hz: float) -> Fraction:
@@ -55,64 +58,110 @@ def rate_ratio(source_hz: float, target_hz: float) -> Fraction:
     )
 
 
-def _continued(signal_S: np.ndarray, before: int, after: int) -> np.ndarray:
-    """``signal_S`` with samples of its odd reflection before and after it."""
-    first, last = signal_S[0], signal_S[-1]
-    head = 2 * first - signal_S[before:0:-1]
-    tail = 2 * last - signal_S[-2 : -after - 2 : -1]
-    return np.concatenate([head, signal_S, tail])
+@dataclass(frozen=True)
+class Conditioner:
+    """Brings segments of one source rate to one output rate, filtered.
 
-
-def upsample_linear(signal_S: np.ndarray, factor: int) -> np.ndarray:
-    """``[samples]`` -> ``[samples * factor]`` float64 by linear interpolation.
-
-    Input samples are kept bit for bit at every ``factor``-th place. The last one has no successor:
-    the ``factor - 1`` samples after it continue the line through the last two.
+    ``gain`` gives the filters' gain at frequencies in Hz, float64 [F] -> [F]; None filters nothing.
+    ``settling_seconds``: how long the filters ring. ``interpolation_factor``: 0, or the factor by
+    which samples are first joined by straight lines. ``edge``: whether a cosine edge comes before
+    the new Nyquist frequency.
     """
-    if factor == 1:
-        return np.asarray(signal_S, dtype=np.float64)
-    signal_S = np.asarray(signal_S, dtype=np.float64)
-    next_S = np.append(signal_S[1:], 2 * signal_S[-1] - signal_S[max(len(signal_S) - 2, 0)])
-    part = np.arange(factor) / factor
-    raised: np.ndarray = signal_S[:, None] + (next_S - signal_S)[:, None] * part
-    return raised.ravel()
+
+    source_rate: float
+    ratio: Fraction
+    gain: Callable[[np.ndarray], np.ndarray] | None = None
+    settling_seconds: float = 0.0
+    interpolation_factor: int = 0
+    edge: bool = True
+
+    @property
+    def leaves_as_is(self) -> bool:
+        """Whether the result is the segment itself."""
+        return self.gain is None and self.ratio == 1 and not self.interpolation_factor
+
+    def samples_out(self, samples: int) -> int:
+        """The number of samples that a segment of ``samples`` becomes."""
+        return ceil(samples * self.ratio)
+
+    def __call__(self, signal_S: np.ndarray) -> np.ndarray:
+        """``[samples]`` -> float64 ``[ceil(samples * ratio)]``.
+
+        A large constant should be taken off first: what the numbers' precision leaves of it is
+        noise.
+        """
+        signal_S = np.asarray(signal_S, dtype=np.float64)
+        if self.leaves_as_is:
+            return signal_S
+        before, length = self._lengths(len(signal_S))
+        continued_S = np.pad(signal_S, (before, length - before - len(signal_S)), mode="reflect")
+        spectrum_F = np.fft.rfft(continued_S)
+        new_length = int(length * self.ratio)
+        if self.interpolation_factor:
+            spectrum_F = self._interpolated(spectrum_F, length, new_length)
+        kept = min(new_length, self._shown(length)) // 2 + 1
+        spectrum_F = spectrum_F[:kept] * _gains(self, length, kept)
+        out_S = np.fft.irfft(spectrum_F, new_length)
+        out_S *= float(self.ratio)
+        first = int(before * self.ratio)
+        return out_S[first : first + self.samples_out(len(signal_S))]
+
+    def _shown(self, length: int) -> int:
+        """Length of the signal whose spectrum is there: raised where samples are joined by lines."""
+        return length * max(1, self.interpolation_factor)
+
+    def _lengths(self, samples: int) -> tuple[int, int]:
+        """Samples before the segment, and in all: both fall on the raster of either rate."""
+        raster = self.ratio.denominator
+        margin = ceil(self.settling_seconds * self.source_rate) + 8
+        before = -(-margin // raster) * raster
+        return before, raster * _smooth(-(-(before + samples + margin) // raster))
+
+    def _interpolated(self, spectrum_F: np.ndarray, length: int, new_length: int) -> np.ndarray:
+        """The spectrum of straight lines through the samples, at the raised rate, as far as needed.
+
+        Zeros between the samples repeat their spectrum; joining by lines multiplies it with that of
+        a triangle.
+        """
+        factor = self.interpolation_factor
+        index = np.arange(min(new_length, length * factor) // 2 + 1)
+        folded = index % length
+        upper = folded > length // 2
+        repeated_F = spectrum_F[np.where(upper, length - folded, folded)]
+        repeated_F = np.where(upper, repeated_F.conj(), repeated_F)
+        turn = np.pi * index / length
+        narrow = factor * np.sin(turn / factor)
+        triangle = np.divide(np.sin(turn), narrow, out=np.ones_like(turn), where=index > 0) ** 2
+        interpolated_F: np.ndarray = repeated_F * triangle
+        return interpolated_F
 
 
-@lru_cache(maxsize=2)
-def _polyphase_filter(up: int, down: int) -> np.ndarray:
-    longest = max(up, down)
-    taps = 2 * _HALF_LENGTH * longest + 1
-    cutoff = (1 + _PASSBAND) / 2 / longest
-    response: np.ndarray = signal.firwin(taps, cutoff, window=("kaiser", _KAISER_BETA)) * up
-    return response
+@lru_cache(maxsize=8)
+def _gains(conditioner: Conditioner, length: int, kept: int) -> np.ndarray:
+    """float64 [F]: what is left of each of the first ``kept`` frequencies."""
+    frequency_F = np.arange(kept) * (conditioner.source_rate / length)
+    gain_F = np.ones(kept) if conditioner.gain is None else conditioner.gain(frequency_F)
+    new_length = int(length * conditioner.ratio)
+    if conditioner.edge and new_length < length:
+        nyquist = conditioner.source_rate * float(conditioner.ratio) / 2
+        part_F = (frequency_F / nyquist - _PASSBAND) / (1 - _PASSBAND)
+        gain_F = gain_F * (0.5 + 0.5 * np.cos(np.pi * np.clip(part_F, 0.0, 1.0)))
+    shown = conditioner._shown(length)
+    if new_length > shown and shown % 2 == 0:
+        gain_F[-1] /= 2  # the Nyquist frequency's one bin becomes two
+    gain_F.setflags(write=False)
+    return gain_F
 
 
-def polyphase(signal_S: np.ndarray, up: int, down: int) -> np.ndarray:
-    """``[samples]`` -> ``[ceil(samples * up / down)]`` float64 by an anti-aliased polyphase filter.
-
-    A linear-phase FIR filter at ``up`` times the rate, its delay taken out exactly. A large
-    constant should be taken off first: the filter leaves about 1e-4 of it as ripple.
-    """
-    signal_S = np.asarray(signal_S, dtype=np.float64)
-    if up == down:
-        return signal_S
-    taps = _polyphase_filter(up, down)
-    delay = len(taps) // 2
-    padding = min(delay // up + 1, len(signal_S) - 1)
-    # upfirdn gives every down-th sample from the first on; zeros before the taps move the sample
-    # that belongs to the segment's first sample onto that raster.
-    origin = padding * up + delay
-    shift = -origin % down
-    filtered: np.ndarray = signal.upfirdn(
-        np.concatenate([np.zeros(shift), taps]),
-        _continued(signal_S, padding, padding),
-        up,
-        down,
-    )
-    first = (origin + shift) // down
-    return filtered[first : first + -(-len(signal_S) * up // down)]
-
-
-def decimate(signal_S: np.ndarray, factor: int) -> np.ndarray:
-    """Every ``factor``-th sample; only for a signal already low-pass filtered for the new rate."""
-    return signal_S[::factor]
+@lru_cache(maxsize=64)
+def _smooth(least: int) -> int:
+    """The smallest whole number from ``least`` on without prime factors above 7: fast to transform."""
+    number = least
+    while True:
+        rest = number
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return number
+        number += 1

@@ -1,6 +1,8 @@
 """Channel names: from what a file calls a channel to the one spelling of the electrode.
 
-The 10-05 system of MNE's standard montage says which electrodes there are and where they lie.
+The 10-05 system of MNE's standard montage says which electrodes there are and where they lie. Its
+names and positions stand in `electrodes.tsv`, for MNE takes longer to make it than to read a short
+recording; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remit.errors import RemitError, did_you_mean
@@ -34,6 +37,7 @@ REFERENCES = {
     "mast",
 } | (EARS | {"a1a2", "a1+a2", "a12", "m1m2", "m1+m2", "cle", "linked"})
 # 'EEG' (EDF+), 'POL' (Nihon Kohden) and 'RAW' (Mind Monitor) say only that it is a signal.
+_ELECTRODES = Path(__file__).with_name("electrodes.tsv")
 _PREFIX = re.compile(r"^(?:eeg|pol|raw)[\s_:.-]+", re.IGNORECASE)
 _SUFFIX = re.compile(r"^([^\s_-]+)\s*[\s_-]\s*(\S+)$")
 
@@ -41,18 +45,11 @@ _SUFFIX = re.compile(r"^([^\s_-]+)\s*[\s_-]\s*(\S+)$")
 @lru_cache(maxsize=1)
 def _montage() -> dict[str, tuple[float, float, float]]:
     """Position in metres of every electrode of the standard 10-05 montage, by its 10-10 name."""
-    import mne
-
-    # MNE 1.13 gives the 'standard' montage a name that says whose head it is, and drops the old
-    # name in 1.14; the positions are the same.
-    names = {"colin27_1005", "standard_1005"}
-    known = [name for name in mne.channels.get_builtin_montages() if name in names]
-    montage = mne.channels.make_standard_montage(sorted(known)[0] if known else "standard_1005")
-    return {
-        name: (float(x), float(y), float(z))
-        for name, (x, y, z) in montage.get_positions()["ch_pos"].items()
-        if name not in OLD_NAMES
-    }
+    montage = {}
+    for line in _ELECTRODES.read_text(encoding="utf-8").splitlines()[1:]:
+        name, x, y, z = line.split("\t")
+        montage[name] = (float(x), float(y), float(z))
+    return montage
 
 
 @lru_cache(maxsize=1)

@@ -68,6 +68,11 @@ class Recording:
         """Nothing is made that `validate` refuses."""
         self.validate()
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of signal, gaps not counted."""
+        return sum(segment.stop - segment.start for segment in self.segments) / self.sampling_rate
+
     def validate(self) -> None:
         """Refuse what no later stage could treat rightly.
 

@@ -1,0 +1,57 @@
+"""Which frequency the mains has in a recording: stated, or seen in its spectrum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from remit.recordings.recording import Recording
+
+MAINS_HZ = (50.0, 60.0)
+# The mains stands out when the density within 0.5 Hz of it is at least this many times that of its
+# neighbours (2 to 6 Hz away), in the median channel: 3 dB. In 17 Muse recordings without mains the
+# largest was 1.5 (1.7 dB).
+STANDS_OUT = 2.0
+_BLOCK_SECONDS = 4.0
+_MOST_BLOCKS = 150  # ten minutes, evenly spread
+
+
+def mains_of(recording: Recording) -> tuple[float | None, str]:
+    """Frequency of the mains in Hz, None where nothing tells it; and a sentence that says why."""
+    if recording.mains_hz is not None:
+        return recording.mains_hz, f"Mains at {recording.mains_hz:g} Hz, as the recording states."
+    ratios = {hz: prominence(recording, hz) for hz in MAINS_HZ}
+    found = max(ratios, key=lambda hz: ratios[hz])
+    shown = ", ".join(f"{ratio:.2g} at {hz:g} Hz" for hz, ratio in ratios.items())
+    if ratios[found] >= STANDS_OUT:
+        return found, f"Mains at {found:g} Hz, seen in the spectrum (over its neighbours: {shown})."
+    return None, f"No mains is stated or stands out of the spectrum (over its neighbours: {shown})."
+
+
+def prominence(recording: Recording, frequency_hz: float) -> float:
+    """Density at a frequency over that of its neighbours in the median channel; 0 where unknown."""
+    rate = recording.sampling_rate
+    size = round(_BLOCK_SECONDS * rate)
+    starts = [
+        start
+        for segment in recording.segments
+        for start in range(segment.start, segment.stop - size + 1, size)
+    ]
+    if not starts or frequency_hz + 6.5 > rate / 2:
+        return 0.0
+    chosen = np.unique(np.linspace(0, len(starts) - 1, min(len(starts), _MOST_BLOCKS)).astype(int))
+    taper_S = np.hanning(size).astype(np.float32)
+    density_CF = np.zeros((len(recording.channels), size // 2 + 1))
+    for index in chosen:
+        block_CS = recording.signal_CS[:, starts[index] : starts[index] + size]
+        block_CS = (block_CS - block_CS.mean(axis=1, keepdims=True)) * taper_S
+        density_CF += np.abs(np.fft.rfft(block_CS, axis=1)) ** 2
+    away_F = np.abs(np.fft.rfftfreq(size, 1 / rate) - frequency_hz)
+    at_C = density_CF[:, away_F <= 0.5].mean(axis=1)
+    near_C = np.median(density_CF[:, (away_F >= 2.0) & (away_F <= 6.0)], axis=1)
+    heard = near_C > 0
+    if not heard.any():
+        return 0.0
+    return float(np.median(at_C[heard] / near_C[heard]))
