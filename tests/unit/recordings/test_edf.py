@@ -169,10 +169,85 @@ def test_a_file_cut_inside_its_header_is_refused(tmp_path: Path) -> None:
         assert f"ends inside its header ({size} bytes)" in one_line(lambda: read(file))
 
 
-def test_line_end_conversion_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("found", "made_into"), [(b"\n", b"\r\n"), (b"\r", b"\n"), (b"\r\n", b"\n")]
+)
+def test_line_end_conversion_is_refused(
+    shared_data: Path, tmp_path: Path, found: bytes, made_into: bytes
+) -> None:
+    """Bytes come or go, so the size gives it away; where none do, what is read is another signal."""
+    source = shared_data / "eegmat" / "sub-02" / "eeg" / "sub-02_task-arithmetic_eeg.edf"
+    file = tmp_path / "damaged.edf"
+    content = source.read_bytes()
+    damaged = content.replace(found, made_into)
+    file.write_bytes(damaged)
+    if len(damaged) == len(content):  # single bytes changed: a few samples off, nothing to see
+        assert read(file).signal_CS.shape == (19, 31000)
+        return
+    says = "as text on the way" if len(damaged) > len(content) else "is cut after"
+    assert says in one_line(lambda: read(file))
+
+
+def test_what_is_there_of_a_cut_file_is_read_when_allowed(shared_data: Path) -> None:
+    file = shared_data / "malformed" / "truncated_mid_record.edf"
+    options = ReaderOptions(allow_truncated=True)
+    recording = read_recording(row_of(file), options)
+    assert recording.signal_CS.shape == (19, 32 * 500)
+    assert "The file is cut: 32 whole records are read of 62 promised." in recording.notes
+    cut = file.read_bytes()
+    sources = (shared_data / "eegmat").glob("sub-*/eeg/*.edf")
+    whole = edfio.read_edf(next(f for f in sources if f.read_bytes().startswith(cut)))
+    first = next(signal for signal in whole.signals if signal.label == "EEG Fp1")
+    np.testing.assert_allclose(recording.signal_CS[0], first.data[: 32 * 500], atol=1e-3)
+    # A header without data holds nothing, allowed or not.
+    empty = shared_data / "malformed" / "header_only.edf"
+    assert "a header and no data" in one_line(lambda: read_recording(row_of(empty), options))
+
+
+def test_a_file_never_closed_is_read_when_allowed(tmp_path: Path) -> None:
     file = made(tmp_path)
-    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
-    one_line(lambda: read(file))
+    expected = read(file).signal_CS
+    patched(file, (236, b"-1      "))
+    recording = read_recording(row_of(file), ReaderOptions(allow_truncated=True))
+    np.testing.assert_array_equal(recording.signal_CS, expected)
+    assert any("10 whole records are read of -1 promised" in note for note in recording.notes)
+
+
+def test_a_header_that_is_not_ascii_is_read(tmp_path: Path) -> None:
+    file = patched(made(tmp_path), (8, "Jürgen Müller µ".encode("latin-1")), (88, b"\xff\xfe"))
+    assert read(file).channels == ("AF7", "AF8")
+
+
+def test_one_sample_is_no_recording(tmp_path: Path) -> None:
+    one = edfio.EdfSignal(
+        np.array([5.0]), 1, label="Fp1", physical_dimension="uV", physical_range=(-10, 10)
+    )
+    assert "varies by 0 µV" in one_line(lambda: read(made(tmp_path, one)))
+
+
+def test_a_dead_channel_is_kept_for_the_quality_to_see(tmp_path: Path) -> None:
+    dead = edfio.EdfSignal(
+        np.zeros(1000), 100, label="AF8", physical_dimension="uV", physical_range=(-10, 10)
+    )
+    recording = read(made(tmp_path, signal("AF7"), signal("Cz"), dead))
+    assert recording.channels == ("AF7", "Cz", "AF8")
+    assert np.ptp(recording.pick(["AF8"]).signal_CS) < 1e-3
+    assert "varies by" in one_line(lambda: read(made(tmp_path, dead)))
+
+
+@pytest.mark.parametrize("scale", [0.02, 5e4])
+def test_a_wrong_unit_in_the_header_is_refused(tmp_path: Path, scale: float) -> None:
+    """Millivolts or nanovolts written as microvolts."""
+    message = one_line(lambda: read(made(tmp_path, signal("AF7", scale=scale))))
+    assert "expected 0.1 to 1000 µV" in message
+
+
+def test_garbage_is_refused(tmp_path: Path) -> None:
+    """Numbers without relation to each other, over the range of an amplifier of +-3.2 mV."""
+    noise = edfio.EdfSignal(
+        RNG.uniform(-3200, 3200, 1000), 100, label="AF7", physical_dimension="uV"
+    )
+    assert "the file is damaged" in one_line(lambda: read(made(tmp_path, noise)))
 
 
 def test_eeg_channels_of_different_rates_are_refused(tmp_path: Path) -> None:

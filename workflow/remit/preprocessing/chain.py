@@ -36,6 +36,7 @@ RESULT_VERSION = 2
 # Where the low-pass leaves at most this part of an amplitude at the new Nyquist frequency (-40 dB;
 # the default leaves 0.0023), no further edge is needed before it.
 _SAFE_GAIN = 0.01
+_LEVEL_SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -434,13 +435,13 @@ def _refuse_above_nyquist(settings: Preprocessing, source_rate: float, name: str
 def _condition(raw_S: np.ndarray, plan: _Plan) -> np.ndarray:
     """Filter and resample one stretch of one channel: float64 at the output rate.
 
-    The stretch's median is taken off first and put back unless a high-pass removes it: every step
-    is linear and passes a constant, and an electrode's offset of 100 000 µV would otherwise cost
-    precision.
+    The stretch's level, the median of some of its samples, is taken off first and put back unless
+    a high-pass removes it: every step is linear and passes a constant, and an electrode's offset of
+    100 000 µV would otherwise cost precision.
     """
     if plan.conditioner.leaves_as_is:
         return raw_S.astype(np.float64)
-    level = float(np.median(raw_S))
+    level = float(np.median(raw_S[:: max(1, len(raw_S) // _LEVEL_SAMPLES)]))
     signal_S = plan.conditioner(raw_S.astype(np.float64) - level)
     return signal_S + level if plan.keeps_offset else signal_S
 

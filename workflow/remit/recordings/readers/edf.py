@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,9 +83,9 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
     from remit.recordings.recording import Recording
 
     path = Path(row.path)
-    header = _read_header(path)
-    _check_size(path, header)
+    header, cut = _whole_records(path, _read_header(path), options.allow_truncated)
     by_channel, notes = _eeg_signals(path, header)
+    notes = [*cut, *notes]
     rates = {name: signal.samples / header.record_seconds for name, signal in by_channel.items()}
     if len(set(rates.values())) > 1:
         listed = some_of(f"{name} {rate:g} Hz" for name, rate in rates.items())
@@ -194,34 +194,38 @@ def _number(path: Path, what: str, text: str) -> float:
     return number
 
 
-def _check_size(path: Path, header: _Header) -> None:
-    promised = f"{header.records} records, {header.records * header.record_seconds:g} s"
-    data_bytes = path.stat().st_size - header.header_bytes
-    if header.records < 0:
-        raise RemitError(
-            f"{path}: the header gives {header.records} data records, so the recording was never "
-            "closed; expected their number; export it again from the recording program."
-        )
+def _whole_records(path: Path, header: _Header, allow_truncated: bool) -> tuple[_Header, list[str]]:
+    """The header with the number of records that are there, and a note where it promises more."""
     if any(signal.samples < 1 for signal in header.signals):
         raise RemitError(
             f"{path}: a signal has no samples in a data record; expected at least 1; export it "
             "again."
         )
-    if header.records == 0 or data_bytes <= 0:
+    promised = f"{header.records} records, {header.records * header.record_seconds:g} s"
+    data_bytes = path.stat().st_size - header.header_bytes
+    there = data_bytes / header.record_bytes
+    whole = max(0, int(there))
+    found = f"{there:.2f} records ({there * header.record_seconds:.2f} s)"
+    allowed = "or set cohorts.<name>.allow_truncated to read what is there"
+    if header.records == 0 or whole == 0:
         raise RemitError(
             f"{path}: holds a header and no data; it promises {promised}; expected data; copy it "
             "again or leave it out."
         )
-    expected = header.records * header.record_bytes
-    if data_bytes < expected:
-        there = data_bytes / header.record_bytes
+    if header.records < 0 and not allow_truncated:
         raise RemitError(
-            f"{path}: is cut after {there:.2f} records ({there * header.record_seconds:.2f} s); "
-            f"expected {promised} as its header says; copy it again."
+            f"{path}: the header gives {header.records} data records, so the recording was never "
+            f"closed; expected their number; export it again from the recording program, {allowed}."
         )
-    if data_bytes > expected:
+    if there < header.records and not allow_truncated:
         raise RemitError(
-            f"{path}: holds {data_bytes - expected} bytes more than its header's {promised}; "
+            f"{path}: is cut after {found}; expected {promised} as its header says; copy it again, "
+            f"{allowed}."
+        )
+    if there > header.records > 0:
+        extra = data_bytes - header.records * header.record_bytes
+        raise RemitError(
+            f"{path}: holds {extra} bytes more than its header's {promised}; "
             "expected none; it may have been changed as text on the way, copy it again in binary "
             "mode or export it again."
         )
@@ -230,6 +234,10 @@ def _check_size(path: Path, header: _Header) -> None:
             f"{path}: a data record lasts {header.record_seconds:g} s, as in a file of annotations "
             "only; expected EEG; choose the file with the signals."
         )
+    if whole == header.records:
+        return header, []
+    note = f"The file is cut: {whole} whole records are read of {header.records} promised."
+    return replace(header, records=whole), [note]
 
 
 def _eeg_signals(path: Path, header: _Header) -> tuple[dict[str, _Signal], list[str]]:
@@ -374,4 +382,18 @@ READER = Reader(
     matches=matches,
     read=read,
     expects="version '0' or 'BIOSEMI' in the first 8 bytes",
+    takes=(
+        "rate and unit of each channel from the header",
+        "gaps of EDF+D and BDF+D from the records' onsets",
+        "channels that are no electrode or have no unit of voltage are left out",
+    ),
+    refuses=(
+        "a file with less data than its header promises (unless allow_truncated)",
+        "a file with more data than its header promises, as after a conversion of line endings",
+        "a header that was never closed (unless allow_truncated), is cut or makes no sense",
+        "a file of annotations only",
+        "EEG channels of different rates",
+        "two channels of one electrode",
+        "records that overlap in time",
+    ),
 )
