@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -123,54 +124,95 @@ def _cohort_sheet(args: argparse.Namespace) -> None:
     )
 
 
-def _cohort_scan(args: argparse.Namespace) -> None:
-    from remit.config import Label, Scan
-    from remit.recordings.cohort import write_sheet
-    from remit.recordings.scan import scan
+def _label(args: argparse.Namespace) -> Any:
+    """The label of the command line, or None; a half-given one is refused."""
+    from remit.config import Label
 
-    label = None
-    if args.label_column:
-        values = {}
-        for pair in args.label_value:
-            key, _, number = pair.partition("=")
-            if number not in ("0", "1"):
-                raise RemitError(
-                    f"--label-value is '{pair}'; expected value=0 or value=1; correct it."
-                )
-            values[key] = int(number)
-        label = _settings(Label, {"column": args.label_column, "values": values})
-    settings: Scan = _settings(
-        Scan,
+    values: dict[str, int] = {}
+    for pair in args.label_value:
+        key, _, number = pair.rpartition("=")
+        if not key or number not in ("0", "1"):
+            raise RemitError(f"--label-value is '{pair}'; expected value=0 or value=1; correct it.")
+        if values.setdefault(key, int(number)) != int(number):
+            raise RemitError(f"--label-value gives '{key}' both 0 and 1; expected one; correct it.")
+    if args.label_column is None:
+        if values or args.label_threshold is not None or args.label_positive is not None:
+            raise RemitError(
+                "--label-column is not given; expected the column of participants.tsv that "
+                "--label-value or --label-threshold is about; add it."
+            )
+        return None
+    if bool(values) == (args.label_threshold is not None):
+        found = "both" if values else "neither"
+        raise RemitError(
+            f"--label-column has {found} of --label-value and --label-threshold; expected one of "
+            "them, such as --label-value good=1 --label-value bad=0, or --label-threshold 7 "
+            "--label-positive at_or_below."
+        )
+    if (args.label_threshold is None) != (args.label_positive is None):
+        raise RemitError(
+            "--label-threshold and --label-positive belong together; expected both, such as "
+            "--label-threshold 7 --label-positive at_or_below."
+        )
+    return _settings(
+        Label,
         {
-            "root": str(args.root),
-            "layout": args.layout,
-            "covariates": args.covariates,
-            "require_label": args.require_label,
+            "column": args.label_column,
+            "values": values or None,
+            "threshold": args.label_threshold,
+            "positive": args.label_positive,
         },
     )
-    found = scan(settings.root, settings.layout, label, settings.covariates, settings.require_label)
+
+
+def _cohort_scan(args: argparse.Namespace) -> None:
+    from remit.recordings.bids import find_layout
+    from remit.recordings.cohort import write_sheet
+    from remit.recordings.registry import ReaderOptions
+    from remit.recordings.scan import Wanted, scan
+
+    layout = args.layout or find_layout(args.root)
+    wanted = Wanted(args.tasks, args.sessions, args.runs)
+    if layout != "bids" and any(asked for _, _, asked in wanted.filters()):
+        raise RemitError(
+            f"--tasks, --sessions and --runs are for BIDS, and {args.root} is layout '{layout}'; "
+            "expected layout 'bids', whose file names say them; leave them out."
+        )
+    if args.sampling_rate is not None and not 0 < args.sampling_rate < math.inf:
+        raise RemitError(
+            f"--sampling-rate is {args.sampling_rate:g}; expected a positive number of Hz."
+        )
+    names = tuple(args.channel_names) or None
+    options = ReaderOptions(args.sampling_rate, names, args.units)
+    label = _label(args)
+    found = scan(args.root, layout, label, args.covariates, args.require_label, options, wanted)
+    rows = [
+        replace(row, sampling_rate=args.sampling_rate, channel_names=names, units=args.units)
+        for row in found.rows
+    ]
     for name, why in found.skipped:
         log(f"left out: {name}: {why}")
-    write_sheet(found.rows, args.output)
-    labels = {row.participant: row.remission for row in found.rows}
+    write_sheet(rows, args.output)
+    labels = {row.participant: row.remission for row in rows}
     counts = ", ".join(
         f"{text}: {sum(label == value for label in labels.values())}"
         for text, value in (("1", 1), ("0", 0), ("unknown", None))
     )
     log(
-        f"{len(found.rows)} recordings of {len(labels)} participants (labels {counts}), "
-        f"{len(found.skipped)} left out -> {args.output}"
+        f"{len(rows)} recordings of {len(labels)} participants (labels {counts}), "
+        f"{len(found.skipped)} left out, layout '{layout}' -> {args.output}"
     )
+    root = args.root.parent if args.root.is_file() else args.root
     log(
         "next: name it in a configuration (cohorts: {mine: {sheet: "
-        f"{args.output}, root: {args.root}"
+        f"{args.output}, root: {root}"
         "}}, cohort: mine) and run snakemake <target> --configfile <it>"
     )
 
 
 def _windows(args: argparse.Namespace) -> None:
     from remit.config import Preprocessing
-    from remit.dataset.windows import write_windows
+    from remit.dataset.windows import kept_text, write_windows
     from remit.preprocessing.chain import preprocess
     from remit.recordings.cohort import SheetRow
     from remit.recordings.registry import ReaderOptions, read_recording
@@ -192,9 +234,9 @@ def _windows(args: argparse.Namespace) -> None:
         covariates={},
     )
     preprocessing: Preprocessing = _settings(Preprocessing, settings["preprocessing"])
-    recording = read_recording(row, options).pick(settings["channels"])
-    windows = preprocess(recording, preprocessing)
-    write_windows(
+    recording = read_recording(row, options)
+    windows = preprocess(recording, preprocessing, settings["channels"])
+    metadata = write_windows(
         args.output,
         windows,
         recording=recording,
@@ -205,12 +247,10 @@ def _windows(args: argparse.Namespace) -> None:
             "version": settings["result_version"],
         },
     )
-    seconds = windows.signal_WCS.shape[2] / windows.sampling_rate
-    log(
-        f"{row.recording}: {len(windows.signal_WCS)} windows of {seconds:g} s, "
-        f"{int((~windows.good).sum())} marked bad, {windows.dropped_seconds:.1f} s too short for a window"
-        + (" (SIMULATED)" if recording.simulated else "")
-    )
+    source = metadata["sources"][row.recording]
+    for note in source["notes"]:
+        log(f"{row.recording}: {note}")
+    log(f"{row.recording}: {kept_text(source)}" + (" (SIMULATED)" if recording.simulated else ""))
 
 
 def _primary(args: argparse.Namespace) -> None:
@@ -426,17 +466,43 @@ def _parser() -> argparse.ArgumentParser:
         cohort_commands,
         "scan",
         _cohort_scan,
-        "Write a cohort sheet from a BIDS folder or a folder of recordings.",
+        "Write a cohort sheet from a BIDS folder, a folder of recordings or a file of several.",
         "remit cohort scan bids_root --label-column count_quality --label-value good=1 "
-        "--label-value bad=0 --covariate age --output cohort.tsv",
+        "--label-value bad=0 --covariates age sex --output cohort.tsv",
     )
     scan.add_argument("root", type=Path)
-    scan.add_argument("--layout", choices=("bids", "folder"), default="bids")
-    scan.add_argument("--label-column")
-    scan.add_argument("--label-value", action="append", default=[], metavar="VALUE=0|1")
-    scan.add_argument("--covariate", dest="covariates", action="append", default=[])
-    scan.add_argument("--require-label", action="store_true")
     scan.add_argument("--output", type=Path, required=True, metavar="FILE")
+    scan.add_argument(
+        "--layout",
+        choices=("bids", "folder"),
+        help="found out when not given: bids where there are sub-* folders or a dataset_description.json",
+    )
+    scan.add_argument("--label-column", metavar="COLUMN", help="of participants.tsv")
+    scan.add_argument(
+        "--label-value", action="append", default=[], metavar="VALUE=0|1", help="may be repeated"
+    )
+    scan.add_argument("--label-threshold", type=float, metavar="NUMBER")
+    scan.add_argument(
+        "--label-positive",
+        choices=("below", "at_or_below", "above", "at_or_above"),
+        help="the side of the threshold that is 1",
+    )
+    scan.add_argument("--require-label", action="store_true", help="leave the unlabelled out")
+    for option, text in (
+        ("--covariates", "columns of participants.tsv to keep"),
+        ("--tasks", "BIDS tasks to take"),
+        ("--sessions", "BIDS sessions to take"),
+        ("--runs", "BIDS runs to take"),
+    ):
+        names = [option, "--covariate"] if option == "--covariates" else [option]
+        scan.add_argument(*names, nargs="+", action="extend", default=[], metavar="NAME", help=text)
+    scan.add_argument(
+        "--sampling-rate", type=float, metavar="HZ", help="of files that do not state it"
+    )
+    scan.add_argument(
+        "--channel-names", nargs="+", default=[], metavar="NAME", help="of files without, in order"
+    )
+    scan.add_argument("--units", help="of files that do not state them: uV, mV, V, '0.02235 uV'")
 
     stage(
         "windows",

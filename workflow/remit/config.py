@@ -52,27 +52,60 @@ class Simulation(Settings):
 
 
 class Label(Settings):
-    """How the outcome is read from a column of participants.tsv."""
+    """How the outcome is read from a column of participants.tsv: by `values` or by a `threshold`."""
 
     column: str
     """The column that holds the outcome."""
-    values: dict[str, Literal[0, 1]]
+    values: dict[str, Literal[0, 1]] | None = None
     """What each value of that column means: 1 is the class of interest (remission), 0 is not. A
     value that is missing or 'n/a' means unknown; any other value is refused."""
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The number that divides the two classes, for a column of numbers such as a symptom score. A
+    value that is missing or 'n/a' means unknown; any other that is no number is refused."""
+    positive: Literal["below", "at_or_below", "above", "at_or_above"] | None = None
+    """Which side of the threshold is the class of interest. Remission as a score of 7 or less is
+    `threshold: 7` and `positive: at_or_below`."""
 
     @field_validator("values", mode="before")
     @classmethod
     def _text_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            return {str(key): value for key, value in values.items()}
-        return values
+        if not isinstance(values, Mapping):
+            return values
+        if any(isinstance(key, bool) for key in values):
+            raise ValueError(
+                "has a key that YAML reads as true or false; expected the text as in the table; put "
+                "yes, no, on, off, true and false into quotes"
+            )
+        return {str(key): value for key, value in values.items()}
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Label:
+        if (self.values is None) == (self.threshold is None):
+            found = "neither" if self.values is None else "both"
+            raise ValueError(f"has {found} of values and threshold; expected exactly one of them")
+        if self.values is not None and not self.values:
+            raise ValueError("values is empty; expected what each value of the column means")
+        if (self.threshold is None) != (self.positive is None):
+            raise ValueError(
+                "threshold and positive belong together; expected both, such as threshold: 7 and "
+                "positive: at_or_below"
+            )
+        return self
+
+    @property
+    def meaning(self) -> str:
+        """What is read as 1, for a report: 'good = 1, bad = 0' or 'at or below 7 = 1'."""
+        if self.values is not None:
+            return ", ".join(f"{key} = {value}" for key, value in self.values.items())
+        return f"{str(self.positive).replace('_', ' ')} {self.threshold:g} = 1"
 
 
 class Scan(Settings):
     """A folder from which the cohort sheet is made."""
 
     root: str
-    """The folder, absolute or relative to the working directory."""
+    """The folder, or a single file that holds several recordings (.mat); absolute or relative to the
+    working directory."""
     layout: Literal["bids", "folder"] = "bids"
     """'bids': sub-*/[ses-*/]eeg files with participants.tsv; 'folder': recordings in one folder per
     participant, or named after the participant, with an optional participants.tsv."""
@@ -82,6 +115,33 @@ class Scan(Settings):
     """Columns of participants.tsv to keep, for example age and sex."""
     require_label: bool = False
     """Leave out (and list) participants for whom the label is unknown."""
+    tasks: list[str] = []
+    """BIDS tasks to take, for example [rest]; all when empty."""
+    sessions: list[str] = []
+    """BIDS sessions to take, for example [baseline]; all when empty."""
+    runs: list[str] = []
+    """BIDS runs to take, for example [1]; all when empty."""
+
+    @field_validator("tasks", "sessions", "runs", mode="before")
+    @classmethod
+    def _texts(cls, values: Any) -> Any:
+        if not isinstance(values, list | tuple):
+            return values
+        if any(isinstance(value, bool) for value in values):
+            raise ValueError(
+                "has a value that YAML reads as true or false; expected text; put it into quotes"
+            )
+        return [str(value) if isinstance(value, int) else value for value in values]
+
+    @model_validator(mode="after")
+    def _filters_need_bids(self) -> Scan:
+        given = [key for key in ("tasks", "sessions", "runs") if getattr(self, key)]
+        if given and self.layout != "bids":
+            raise ValueError(
+                f"{given[0]} is given with layout '{self.layout}'; expected layout 'bids', whose "
+                "file names say task, session and run"
+            )
+        return self
 
 
 class Cohort(Settings):
@@ -120,8 +180,8 @@ class Upsample(Settings):
 
     factor: Annotated[int, Field(ge=1, le=16)] = 2
     """Whole factor by which the rate is raised before filtering."""
-    method: Literal["linear", "polyphase"] = "polyphase"
-    """'linear' interpolation, as in the original pipeline, or 'polyphase' filtering."""
+    method: Literal["linear", "bandlimited"] = "bandlimited"
+    """'linear' interpolation, as in the original pipeline, or 'bandlimited', which adds nothing."""
 
 
 class Butterworth(Settings):
@@ -136,35 +196,55 @@ class Butterworth(Settings):
 class Notch(Settings):
     """Zero-phase notches at some frequencies."""
 
-    frequencies_hz: list[Positive]
-    """Frequencies to remove, for example the mains."""
+    frequencies_hz: list[Positive] | Literal["mains"] = "mains"
+    """Frequencies to remove; 'mains' is 50 or 60 Hz with its harmonics, as the recording states it, else
+    as its spectrum shows it, else none."""
     quality: Positive = 30.0
     """Centre frequency divided by the width at -3 dB."""
 
 
 class Quality(Settings):
-    """When a window is marked bad. Windows are marked and counted, never dropped unseen."""
+    """When a window is marked bad: one channel is enough. Windows are marked and counted, never dropped
+    unseen. The defaults reject only what is certainly not EEG."""
 
     flat_uv: NonNegative = 0.05
     """Two successive raw samples that differ by no more than this many microvolts count as flat."""
     flat_seconds: Positive = 0.25
     """Only flat stretches at least this long count."""
-    max_flat_fraction: Fraction = 0.1
-    """A window with a larger flat fraction in any channel is bad."""
-    max_clipped_fraction: Fraction = 0.01
-    """A window with more samples at the recording's extreme value in any channel is bad."""
-    max_peak_to_peak_uv: Positive = 1000.0
-    """A window with a larger peak-to-peak amplitude in any channel, after filtering, is bad."""
+    max_flat_fraction: Fraction | None = 0.1
+    """A window with a larger flat fraction is bad. Null here and below: no limit."""
+    max_clipped_fraction: Fraction | None = 0.01
+    """A window with more samples at the recording's extreme value is bad."""
+    max_dropout_fraction: Fraction | None = 0.1
+    """A window with more samples missing (bridged) or repeated on all channels is bad."""
+    max_peak_to_peak_uv: Positive | None = 1000.0
+    """A window with a larger peak-to-peak amplitude, after filtering, is bad."""
+    max_line_noise_ratio: Positive | None = None
+    """A window with more power at the mains than this many times that at 1-30 Hz is bad."""
+    max_high_frequency_ratio: Positive | None = None
+    """A window with more power at 30-100 Hz (muscle) than this many times that at 1-30 Hz is bad."""
+    min_contact_fraction: Annotated[float, Field(ge=0, le=1)] | None = None
+    """A window in which the headset reports contact for less of the time is bad."""
+    min_worn_fraction: Annotated[float, Field(ge=0, le=1)] | None = 0.5
+    """A window in which the headset reports to be on a head for less of the time is bad."""
+    use_bad_channels: bool = False
+    """Use windows in which the source itself calls a channel bad (BIDS channels.tsv, FIF)."""
 
 
 class Preprocessing(Settings):
     """The signal chain, in this order. Null leaves a step out."""
 
+    bridge_seconds: NonNegative = 0.1
+    """Gaps up to this long (a packet or two) are bridged by a straight line and counted as dropout;
+    longer ones end a segment, and nothing is joined across them."""
+    reference: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """Re-reference to the 'average' of all electrodes of the recording, to 'linked_mastoids' (M1 and M2,
+    or A1 and A2), or to one or several electrodes by name. Null leaves the recording's own reference."""
     upsample: Upsample | None = Upsample()
     """Raise the rate before filtering."""
     highpass: Butterworth | None = Butterworth(cutoff_hz=0.5, order=2)
     """Zero-phase Butterworth high-pass, against drift of the electrodes."""
-    notch: Notch | None = None
+    notch: Notch | None = Notch()
     """Zero-phase notch against line noise."""
     lowpass: Butterworth | None = Butterworth(cutoff_hz=60.0, order=4)
     """Zero-phase Butterworth low-pass."""
@@ -449,6 +529,13 @@ class Config(Settings):
             raise ValueError(
                 f"cohorts has '{some_of(idle)}', but cohort is 'simulated'; expected it to be used; set "
                 f"cohort: {idle[0]}, or list it in pretraining.extra_cohorts"
+            )
+        reference = self.preprocessing.reference
+        names = [reference] if isinstance(reference, str) else reference or []
+        if len(names) == 1 and names[0] in self.channels:
+            raise ValueError(
+                f"preprocessing.reference is {names[0]}, which is one of channels and would be flat; "
+                "expected another reference, or channels without it"
             )
         whole = self.preprocessing.window_seconds * self.sequences.context_windows
         if self.pretraining.block_seconds[1] > whole:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from remit.config import Cohort, Config
 from remit.files import atomic_write
+from remit.recordings import formats
 
 _HEADER = """\
 # The default configuration of remit, written by `remit config` from workflow/remit/config.py.
@@ -164,6 +165,7 @@ def files(root: Path) -> dict[Path, str]:
         root / "config" / "config.yaml": default_yaml(),
         root / "config" / "schema.json": schema_json(),
         root / "docs" / "config.md": documentation(),
+        root / "docs" / "formats.md": formats.documentation(),
     }
 
 

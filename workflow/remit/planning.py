@@ -24,6 +24,8 @@ from remit.dataset.splits import make_split
 from remit.errors import RemitError, did_you_mean
 from remit.naming import ModelName
 from remit.recordings.cohort import SheetRow, resolve
+from remit.recordings.registry import companions
+from remit.recordings.sidecars import sidecar_files, sidecar_names
 from remit.recordings.source import digest, root_of, rows_of
 
 _PACKAGE = Path(__file__).parent
@@ -72,6 +74,7 @@ class Plan:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.config = configuration.validate(values)
         self._rows: dict[str, dict[str, SheetRow]] = {}
+        self._sidecar_names = cache(sidecar_names)
 
     def export(self) -> None:
         """Hand the jobs their environment: this one's `remit`, and the execution settings.
@@ -190,13 +193,26 @@ class Plan:
         """The path of a recording's file, relative to the working directory or absolute."""
         return str(resolve(row, root_of(self.cohort(cohort))))
 
+    def beside(self, cohort: str, row: SheetRow) -> list[str]:
+        """What else a recording is read from: its further files and its BIDS sidecars."""
+        if self.cohort(cohort).simulate is not None:
+            return []
+        path = Path(self.source(cohort, row))
+        if not path.exists():
+            return []
+        found = [*companions(path), *sidecar_files(path, self._sidecar_names)]
+        return [str(file) for file in found if file.exists()]
+
     def sheet_source(self, cohort: str) -> list[str]:
         """The file a cohort sheet is made from, when it is one that exists."""
         source = self.cohort(cohort)
         if source.sheet is not None:
             return [source.sheet]
         if source.scan is not None:
-            listing = Path(source.scan.root) / "participants.tsv"
+            root = Path(source.scan.root)
+            if root.is_file():
+                return [str(root)]
+            listing = root / "participants.tsv"
             return [str(listing)] if listing.exists() else []
         return []
 
@@ -351,8 +367,7 @@ class Plan:
         if source.simulate is not None:
             text = f"simulated remission, effect {source.simulate.effect:g}"
         if source.scan is not None and source.scan.label is not None:
-            meant = ", ".join(f"{key} = {value}" for key, value in source.scan.label.values.items())
-            text = f"{source.scan.label.column} ({meant})"
+            text = f"{source.scan.label.column} ({source.scan.label.meaning})"
         return self._settings("report", label=text)
 
 

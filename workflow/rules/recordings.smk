@@ -43,7 +43,8 @@ rule cohort_sheet:
 
 rule windows:
     input:
-        lambda w: PLAN.source(w.cohort, PLAN.row(w.cohort, w.recording)),
+        recording=lambda w: PLAN.source(w.cohort, PLAN.row(w.cohort, w.recording)),
+        beside=lambda w: PLAN.beside(w.cohort, PLAN.row(w.cohort, w.recording)),
     output:
         naming.PATTERNS["windows"],
     log:
@@ -59,4 +60,4 @@ rule windows:
     params:
         settings=lambda w: PLAN.windows_settings(w.cohort, w.recording),
     shell:
-        "remit windows --settings {params.settings:q} --input={input:q} --output {output:q} 2>&1 | tee {log:q}"
+        "remit windows --settings {params.settings:q} --input={input.recording:q} --output {output:q} 2>&1 | tee {log:q}"

@@ -8,27 +8,59 @@ import pytest
 from recordings_made import one_line, row_of
 
 import remit.recordings.readers
-from remit.recordings.registry import ReaderOptions, find_reader, read_recording, readers, suffixes
+from remit.recordings import formats
+from remit.recordings.registry import (
+    ReaderOptions,
+    companions,
+    find_reader,
+    read_recording,
+    readers,
+    suffixes,
+)
 
 NEW = """
+import numpy as np
+
+from remit.recordings.recording import Recording, Segment
 from remit.recordings.registry import Reader
+
+def read(row, options):
+    return Recording(
+        participant=row.participant, recording=row.recording, channels=("AF7",),
+        signal_CS=np.random.default_rng(0).normal(0, 20, (1, 500)).astype(np.float32),
+        sampling_rate=options.sampling_rate or 10.0, segments=(Segment(0, 500, 0.0),),
+        prewindowed=False, simulated=False, source_sha256="", left_out=(),
+        notes=(row.path, str(options.units), str(options.channel_names)),
+    )
 
 READER = Reader(
     name="dropped in",
     suffixes=(".dropped",),
     matches=lambda path: path.read_bytes().startswith(b"DROP"),
-    read=lambda row, options: (row.path, options.sampling_rate),
+    read=read,
+    companions=lambda path: [path.with_suffix(".also"), path.with_suffix(".not")],
 )
 """
 
 
 def test_the_formats() -> None:
-    assert [reader.name for reader in readers()] == [
-        "EDF/BDF",
-        "Muse CSV (muse-lsl)",
-        "original study .mat",
-    ]
-    assert suffixes() == (".bdf", ".csv", ".edf", ".mat")
+    known = set(suffixes())
+    assert {".edf", ".bdf", ".vhdr", ".set", ".fif", ".xdf", ".mat", ".csv", ".csv.gz"} <= known
+    assert len({reader.name for reader in readers()}) == len(readers())
+    for reader in readers():
+        assert reader.expects and reader.takes and reader.refuses, reader.name
+
+
+def test_a_fallback_is_asked_last() -> None:
+    order = [reader.fallback for reader in readers()]
+    assert order == sorted(order) and any(order)
+
+
+def test_the_documented_formats_are_those_there_are() -> None:
+    page = formats.documentation()
+    for reader in readers():
+        assert f"| {reader.name} |" in page
+        assert all(f"`{suffix}`" in page for suffix in reader.suffixes)
 
 
 def test_a_new_file_is_a_new_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,9 +73,16 @@ def test_a_new_file_is_a_new_format(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ".dropped" in suffixes()
     file = tmp_path / "A.DROPPED"
     file.write_bytes(b"DROP it")
-    assert read_recording(row_of(file), ReaderOptions(99.0)) == (str(file), 99.0)
-    row = row_of(Path("A.DROPPED"))
-    assert read_recording(row, ReaderOptions(), tmp_path) == (str(file), None)
+    recording = read_recording(row_of(file), ReaderOptions(99.0, units="mV"))
+    assert recording.sampling_rate == 99.0
+    assert recording.notes == (str(file), "mV", "None")
+    # What the sheet's row says goes before what the cohort says.
+    row = row_of(Path("A.DROPPED"), sampling_rate=50.0, units="uV", channel_names=("Fz",))
+    recording = read_recording(row, ReaderOptions(99.0, units="mV"), tmp_path)
+    assert recording.sampling_rate == 50.0
+    assert recording.notes == (str(file), "uV", "('Fz',)")
+    (tmp_path / "A.also").touch()
+    assert companions(file) == [tmp_path / "A.also"]
 
 
 def test_a_module_without_a_reader_is_named(
@@ -58,13 +97,13 @@ def test_a_module_without_a_reader_is_named(
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.edff").write_bytes(b"1")
-    (tmp_path / "x.csv").write_bytes(b"a,b\n1,2\n")
+    (tmp_path / "x.bdf").write_bytes(b"a,b\n1,2\n")
     (tmp_path / "e.edf").write_bytes(b"")
     (tmp_path / "d.edf").mkdir()
     (tmp_path / "l.edf").symlink_to("gone")
     says = {
-        "x.edff": "expected a file ending in .bdf, .csv, .edf, .mat; convert it. Did you mean",
-        "x.csv": "expected Muse CSV (muse-lsl) (a first line with 'timestamps'",
+        "x.edff": "convert it. Did you mean '.edf'?",
+        "x.bdf": "expected EDF/BDF (version '0' or 'BIOSEMI' in the first 8 bytes)",
         "e.edf": "is empty (0 bytes)",
         "d.edf": "is no file",
         "l.edf": "is a link to nothing",

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import eeglabio
+import mne
+import numpy as np
+import pandas as pd
+import pybv
 import pytest
+import scipy.io
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from recordings_made import one_line
 
 import remit
-from remit.config import Label
+import remit.recordings.readers
+from remit.cli import main
+from remit.config import Cohort, Label, Scan
 from remit.recordings.cohort import read_sheet, write_sheet
-from remit.recordings.scan import scan
+from remit.recordings.registry import ReaderOptions, read_recording
+from remit.recordings.scan import Wanted, scan, scan_mat
+from remit.recordings.source import root_of, rows_of
 
 QUALITY = Label(column="quality", values={"good": 1, "bad": 0})
 EDF = b"0       and so on"
@@ -51,7 +65,7 @@ def test_the_real_muse_folder(shared_data: Path) -> None:
 
 def test_bids_with_everything_that_is_wrong(tmp_path: Path) -> None:
     put(tmp_path, *(f"sub-{n}/eeg/sub-{n}_eeg.edf" for n in ("a", "b", "c", "f")))
-    put(tmp_path, "sub-a/ses-2/eeg/sub-a_ses-2_run-1_eeg.edf", "sub-d/eeg/sub-d_eeg.set")
+    put(tmp_path, "sub-a/ses-2/eeg/sub-a_ses-2_run-1_eeg.edf", "sub-d/eeg/sub-d_eeg.nwb")
     put(tmp_path, "sub-a/eeg/sub-a_eeg.json", "sub-a/eeg/sub-a_channels.tsv")
     put(tmp_path, "sub-b/ses-1/eeg/sub-b_ses-1_eeg.edf", content=b"")
     (tmp_path / "sub-c/ses-1/eeg").mkdir(parents=True)
@@ -69,8 +83,9 @@ def test_bids_with_everything_that_is_wrong(tmp_path: Path) -> None:
     ]
     why = dict(result.skipped)
     assert "is empty" in why["sub-b/ses-1/eeg/sub-b_ses-1_eeg.edf"]
-    assert "link to nothing" in why["sub-c/ses-1/eeg/sub-c_ses-1_eeg.edf"]
-    assert "'.set' is not known" in why["sub-d/eeg/sub-d_eeg.set"]
+    dangling = why["sub-c/ses-1/eeg/sub-c_ses-1_eeg.edf"]
+    assert "link to nothing" in dangling and "git annex get" in dangling
+    assert "'.nwb' is not known" in why["sub-d/eeg/sub-d_eeg.nwb"]
     assert "without a recording" in why["sub-e"]
     assert "not in participants.tsv" in why["sub-f/eeg/sub-f_eeg.edf"]
     assert len(why) == 5
@@ -115,8 +130,8 @@ def test_two_files_of_one_name_are_not_both_taken(tmp_path: Path) -> None:
 
 def test_slips_are_named(tmp_path: Path) -> None:
     def message(**changes: object) -> str:
-        values = {"layout": "bids", "label": QUALITY} | changes
-        return one_line(lambda: scan(tmp_path, **values))  # type: ignore[arg-type]
+        values = {"root": tmp_path, "layout": "bids", "label": QUALITY} | changes
+        return one_line(lambda: scan(**values))  # type: ignore[arg-type]
 
     put(tmp_path, "sub-a/eeg/sub-a_eeg.edf")
     assert "participants.tsv: is not there" in message()
@@ -127,8 +142,16 @@ def test_slips_are_named(tmp_path: Path) -> None:
     assert "'good'; expected bad" in message(label=Label(column="quality", values={"bad": 0}))
     table(tmp_path, "sub-a\t30\tgood", "sub-a\t31\tbad")
     assert "is there twice" in message()
-    table(tmp_path, "sub-z\t30\tgood")
+    table(tmp_path, "sub-a\t30\tgood", "\t31\tbad")
+    assert "participants.tsv line 3: participant_id is empty" in message()
+    (tmp_path / "participants.tsv").unlink()
+    (tmp_path / "participants.tsv").symlink_to(".git/annex/objects/gone")
+    assert "participants.tsv: is a link to nothing: its content was not" in message(label=None)
+    (tmp_path / "participants.tsv").unlink()
+    table(tmp_path, "sub-z\t30\tgood", head="participant_id\tunits\tquality")
     assert "no recording found as layout 'bids', 2 left out" in message()
+    assert "has no folder sub-*" in message(layout="bids", label=None, root=tmp_path / "sub-a")
+    assert "is a column of the cohort sheet" in message(covariates=["units"])
     assert "is not there" in one_line(lambda: scan(tmp_path / "nowhere", "bids"))
     file = tmp_path / "participants.tsv"
     assert "is a file; expected the folder" in one_line(lambda: scan(file, "bids"))
@@ -136,7 +159,467 @@ def test_slips_are_named(tmp_path: Path) -> None:
     assert "participant 'P 1'" in one_line(lambda: scan(tmp_path / "spaced", "folder"))
 
 
-@pytest.mark.parametrize("module", ["cohort", "scan", "registry", "simulate"])
+# A format whose recordings are two files, as BrainVision's are; the header names the other one.
+PAIR = """
+from pathlib import Path
+from remit.errors import RemitError
+from remit.recordings.registry import Reader
+
+def companions(path):
+    text = path.read_text()
+    if "=" not in text:
+        raise RemitError(f"{path}: names no file of samples; expected one; export it again.")
+    return [path.parent / text.split("=")[1]]
+
+READER = Reader(
+    name="pair",
+    suffixes=(".phdr",),
+    matches=lambda path: True,
+    read=lambda row, options: None,
+    companions=companions,
+)
+"""
+
+
+def test_a_recording_of_several_files_needs_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "format", "pair.py", content=PAIR.encode())
+    folders = [*remit.recordings.readers.__path__, str(tmp_path / "format")]
+    monkeypatch.setattr(remit.recordings.readers, "__path__", folders)
+    root = tmp_path / "data"
+    for name in ("good", "missing", "empty", "dangling", "pointer"):
+        put(root, f"{name}/x.phdr", content=f"data={name}.eeg".encode())
+    put(root, "nameless/x.phdr", content=b"nothing")
+    put(root, "good/good.eeg", "good/other.eeg", "orphan/lost.eeg", "two/x.set.fdt")
+    put(root, "empty/empty.eeg", content=b"")
+    put(root, "pointer/pointer.eeg", content=b"/annex/objects/MD5E-s93--1f.eeg\n")
+    (root / "dangling/dangling.eeg").symlink_to("../.git/annex/objects/x")
+    result = scan(root, "folder")
+    assert [row.path for row in result.rows] == ["good/x.phdr"]
+    why = dict(result.skipped)
+    assert why["missing/x.phdr"] == "missing.eeg, which belongs to it, is not there"
+    assert why["empty/x.phdr"] == "empty.eeg, which belongs to it, is empty (0 bytes)"
+    assert "dangling.eeg, which belongs to it, is a link to nothing" in why["dangling/x.phdr"]
+    assert "run 'git annex get' on it" in why["pointer/x.phdr"]
+    assert why["nameless/x.phdr"].startswith("names no file of samples")
+    for path in ("good/other.eeg", "orphan/lost.eeg"):
+        assert "holds samples only; expected their header" in why[path]
+
+
+def test_a_part_of_another_recording_is_none_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "format", "pair.py", content=PAIR.encode())
+    folders = [*remit.recordings.readers.__path__, str(tmp_path / "format")]
+    monkeypatch.setattr(remit.recordings.readers, "__path__", folders)
+    put(tmp_path / "data", "a/1.phdr", content=b"data=2.phdr")
+    put(tmp_path / "data", "a/2.phdr", content=b"data=../b/3.edf")
+    put(tmp_path / "data", "b/3.edf")
+    result = scan(tmp_path / "data", "folder")
+    assert [row.path for row in result.rows] == ["a/1.phdr"]
+    assert result.skipped == [
+        ("a/2.phdr", "is a part of the recording 1.phdr"),
+        ("b/3.edf", "is a part of the recording 2.phdr"),
+    ]
+
+
+def test_what_holds_no_samples_is_left_out(shared_data: Path, tmp_path: Path) -> None:
+    malformed = shared_data / "malformed"
+    result = scan(malformed, "folder")
+    why = dict(result.skipped)
+    assert why["header_only.edf"] == "holds a header and no data"
+    assert "is empty (0 bytes)" in why["zero_byte.edf"]
+    put(tmp_path, "P1/x.csv", content=b"timestamps,TP9,AF7,AF8,TP10,Right AUX\n\n")
+    put(tmp_path, "P2/x.edf", content=b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    put(tmp_path, "P3/x.edf")
+    why = dict(scan(tmp_path, "folder").skipped)
+    assert why["P1/x.csv"] == "holds 1 line and no data"
+    assert "run 'git lfs pull' on it" in why["P2/x.edf"]
+
+
+def test_a_sidecar_that_was_not_fetched_leaves_its_recording_out(tmp_path: Path) -> None:
+    put(tmp_path, *(f"sub-{n}/eeg/sub-{n}_task-x_eeg.edf" for n in "abcd"))
+    (tmp_path / "sub-a/eeg/sub-a_task-x_channels.tsv").symlink_to("../annex/gone")
+    put(tmp_path, "sub-b/eeg/sub-b_task-x_eeg.json", content=b"")
+    put(tmp_path, "sub-c/eeg/sub-c_channels.tsv", "sub-c/eeg/task-x_channels.tsv")
+    result = scan(tmp_path, "bids")
+    assert [row.participant for row in result.rows] == ["sub-d"]
+    why = [text for _, text in result.skipped]
+    assert "sub-a_task-x_channels.tsv, which belongs to it, is a link to nothing" in why[0]
+    assert why[1] == "sub-b_task-x_eeg.json, which belongs to it, is empty (0 bytes)"
+    assert "both apply to sub-c_task-x_eeg.edf" in why[2]
+
+
+def test_folders_that_give_nothing_are_listed(tmp_path: Path) -> None:
+    put(tmp_path, "P1/rest.edf", "derivatives/P1/rest.edf", "docs/read.txt", "P2/a.mff/info.xml")
+    (tmp_path / "P3").symlink_to("gone")
+    (tmp_path / "P1/more").symlink_to(tmp_path / "docs")
+    assert dict(scan(tmp_path, "folder").skipped) == {
+        "derivatives": "is not entered: it holds what was made from recordings",
+        "docs": "holds no recording",
+        "P1/more": "is a link to a folder, which is not followed",
+        "P2/a.mff": "the format '.mff' is not known; convert it",
+        "P3": "is a link to nothing (gone); mend the link",
+    }
+    put(tmp_path / "bids", "sub-1/eeg/sub-1_eeg.edf", "sub-2/eeg/sub-2_events.tsv")
+    put(tmp_path / "bids", "sub-3/anat/x.nii", "sub-4/eeg/sub-4_eeg.mff/info.xml")
+    put(tmp_path / "bids", "sub-5/eeg/sub-5_eeg.eeg")
+    assert dict(scan(tmp_path / "bids", "bids").skipped) == {
+        "sub-2": "holds no recording in a folder 'eeg'",
+        "sub-3": "holds no recording in a folder 'eeg'",
+        "sub-4/eeg/sub-4_eeg.mff": "the format '.mff' is not known; convert it",
+        "sub-5/eeg/sub-5_eeg.eeg": "holds samples only; expected their header, 'sub-5_eeg.vhdr', too",
+    }
+
+
+def test_names_that_no_sheet_can_hold_are_left_out(tmp_path: Path) -> None:
+    put(tmp_path, "P1/rest.edf", "P2/a\nb.edf", "P3/a\tb.edf")
+    put(tmp_path, "P5/mü\u00a0de.edf")
+    names = ["P2/a\\nb.edf", "P3/a\\tb.edf"]
+    if sys.platform == "linux":  # other systems refuse such a name themselves
+        put(tmp_path, os.fsdecode(b"P4/m\xfcde.edf"))
+        names.append("P4/m\\udcfcde.edf")
+    result = scan(tmp_path, "folder")
+    assert [row.path for row in result.rows] == ["P1/rest.edf", "P5/mü\u00a0de.edf"]
+    assert [name for name, _ in result.skipped] == names
+    assert {"its name holds a line break" in why for _, why in result.skipped} == {True}
+
+
+def test_names_keep_session_task_and_run(tmp_path: Path) -> None:
+    for name in ("ses-1_task-rest", "ses-1_task-rest_run-2", "ses-1_task-odd_acq-x"):
+        put(tmp_path, f"sub-a/ses-1/eeg/sub-a_{name}_eeg.edf")
+    result = scan(tmp_path, "bids", wanted=Wanted(tasks=["rest"]))
+    names = ["sub-a_ses-1_task-rest", "sub-a_ses-1_task-rest_run-2"]
+    assert [row.recording for row in result.rows] == names
+    odd = "sub-a/ses-1/eeg/sub-a_ses-1_task-odd_acq-x_eeg.edf"
+    assert result.skipped == [(odd, "has task 'odd'; asked for: rest")]
+
+
+SCORES = ("6,5", "7", "7.0", "7,01", "-1e1", "n/a", ".5")
+
+
+@pytest.mark.parametrize(
+    ("positive", "expected"),
+    [
+        ("below", [1, 0, 0, 0, 1, None, 1]),
+        ("at_or_below", [1, 1, 1, 0, 1, None, 1]),
+        ("above", [0, 0, 0, 1, 0, None, 0]),
+        ("at_or_above", [0, 1, 1, 1, 0, None, 0]),
+    ],
+)
+def test_a_threshold(positive: str, expected: list[int | None], tmp_path: Path) -> None:
+    put(tmp_path, *(f"P{n}/x.edf" for n in range(len(SCORES))))
+    rows = [f"P{n}\t{score}" for n, score in enumerate(SCORES)]
+    table(tmp_path, *rows, head="participant_id\tscore")
+    label = Label.model_validate({"column": "score", "threshold": 7, "positive": positive})
+    assert [row.remission for row in scan(tmp_path, "folder", label).rows] == expected
+
+
+@given(st.decimals(-1000, 1000, places=2), st.decimals(-1000, 1000, places=2), st.booleans())
+def test_every_number_falls_on_one_side(
+    tmp_path_factory: pytest.TempPathFactory, score: object, threshold: object, comma: bool
+) -> None:
+    root = tmp_path_factory.mktemp("scan")
+    put(root, "P1/x.edf")
+    text = str(score).replace(".", ",") if comma else str(score)
+    table(root, f"P1\t{text}", head="participant_id\tscore")
+    sides = {}
+    for positive in ("below", "at_or_below", "above", "at_or_above"):
+        values = {"column": "score", "threshold": float(str(threshold)), "positive": positive}
+        (row,) = scan(root, "folder", Label.model_validate(values)).rows
+        sides[positive] = row.remission
+    assert sides["below"] + sides["at_or_above"] == sides["above"] + sides["at_or_below"] == 1
+    assert sides["below"] == int(score < threshold)  # type: ignore[operator]
+    assert sides["above"] == int(score > threshold)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("low", "score of participant 'P1' is 'low'; expected a number or n/a"),
+        ("7 points", "'7 points'; expected a number"),
+        ("inf", "'inf'; expected a number"),
+        ("1,2,3", "'1,2,3'; expected a number"),
+        ("0x7", "'0x7'; expected a number"),
+        ("\u0667", "expected a number"),
+        ("1,234", "'1,234', which may be 1.234 or 1234"),
+    ],
+)
+def test_a_score_that_is_no_number_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    put(tmp_path, "P1/x.edf")
+    table(tmp_path, f"P1\t{text}", head="participant_id\tscore")
+    label = Label.model_validate({"column": "score", "threshold": 7, "positive": "above"})
+    message = one_line(lambda: scan(tmp_path, "folder", label))
+    assert "participants.tsv line 2: " in message and says in message
+
+
+def test_a_threshold_on_real_scores(shared_data: Path) -> None:
+    label = Label.model_validate(
+        {"column": "n_subtractions", "threshold": 12.88, "positive": "above"}
+    )
+    frame = pd.read_csv(shared_data / "eegmat/participants.tsv", sep="\t")
+    expected = dict(zip(frame.participant_id, frame.n_subtractions > 12.88, strict=True))
+    rows = scan(shared_data / "eegmat", "bids", label).rows
+    assert {row.participant: bool(row.remission) for row in rows} == expected
+    assert sum(expected.values()) == 23
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ({}, "has neither of values and threshold"),
+        ({"values": {"a": 1}, "threshold": 1, "positive": "above"}, "has both"),
+        ({"values": {}}, "values is empty"),
+        ({"threshold": 1}, "belong together"),
+        ({"values": {"a": 1}, "positive": "above"}, "belong together"),
+        ({"threshold": float("nan"), "positive": "above"}, "finite number"),
+        ({"values": {True: 1, False: 0}}, "put yes, no, on, off, true and false into quotes"),
+        ({"values": {"a": 2}}, "Input should be 0 or 1"),
+    ],
+)
+def test_a_label_that_means_nothing_is_refused(label: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Label.model_validate({"column": "x", **label})
+
+
+def test_what_a_label_means_in_words() -> None:
+    assert QUALITY.meaning == "good = 1, bad = 0"
+    label = Label.model_validate({"column": "x", "threshold": 7, "positive": "at_or_below"})
+    assert label.meaning == "at or below 7 = 1"
+
+
+def test_filters_in_the_configuration() -> None:
+    settings = Scan.model_validate({"root": "x", "tasks": ["rest"], "runs": [1, "02"]})
+    assert (settings.tasks, settings.runs) == (["rest"], ["1", "02"])
+    with pytest.raises(ValidationError, match="tasks is given with layout 'folder'"):
+        Scan.model_validate({"root": "x", "layout": "folder", "tasks": ["rest"]})
+    with pytest.raises(ValidationError, match="put it into quotes"):
+        Scan.model_validate({"root": "x", "tasks": [True]})
+
+
+def test_a_configured_scan_is_filtered(tmp_path: Path) -> None:
+    put(tmp_path, "sub-1/eeg/sub-1_task-rest_eeg.edf", "sub-1/eeg/sub-1_task-odd_eeg.edf")
+    values = {"scan": {"root": str(tmp_path), "tasks": ["odd"]}}
+    rows, skipped = rows_of("mine", Cohort.model_validate(values))
+    assert [row.recording for row in rows] == ["sub-1_task-odd"] and len(skipped) == 1
+
+
+def study(file: Path, **people: int) -> Path:
+    """The original study's file: participants and their labels; one window of noise each."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for name, label in (("Remission", 1), ("Non_remission", 0)):
+        ids = [person for person, own in people.items() if own == label]
+        array = np.empty((len(ids), 2), dtype=object)
+        for i, person in enumerate(ids):
+            cell = np.empty((1, 1), dtype=object)
+            cell[0, 0] = np.random.default_rng(i).normal(size=(256, 4)) * 20
+            array[i] = [cell, person]
+        arrays[f"EEG_windows_{name}"] = array if ids else np.empty((0, 0), dtype=object)
+    scipy.io.savemat(file, arrays)
+    return file
+
+
+OPTIONS = ReaderOptions(256.0, ("TP9", "AF7", "AF8", "TP10"))
+
+
+def test_a_container_file_as_root(tmp_path: Path) -> None:
+    file = study(tmp_path / "study.mat", A=1, B=0)
+    result = scan(file, "folder")
+    assert [(r.participant, r.path, r.entry, r.remission) for r in result.rows] == [
+        ("A", "study.mat", "Remission/1", 1),
+        ("B", "study.mat", "Non_remission/1", 0),
+    ]
+    assert result == scan_mat(file) == scan(file, "bids")
+    cohort = Cohort.model_validate({"scan": {"root": str(file)}})
+    assert rows_of("mine", cohort)[0] == result.rows and root_of(cohort) == tmp_path
+    for row in result.rows:
+        assert read_recording(row, OPTIONS, root_of(cohort)).participant == row.participant
+    put(tmp_path, "one.edf")
+    assert "holds one recording; expected a container" in one_line(
+        lambda: scan(tmp_path / "one.edf", "folder")
+    )
+
+
+def test_a_container_file_takes_labels_and_covariates_from_the_table(tmp_path: Path) -> None:
+    file = study(tmp_path / "study.mat", A=1, B=0, C=0)
+    table(tmp_path, "A\t30\tgood", "B\t40\tn/a", "Z\t1\tbad")
+    for root in (file, tmp_path):
+        result = scan(root, "folder", QUALITY, ["age"])
+        assert [(r.participant, r.remission, r.covariates) for r in result.rows] == [
+            ("A", 1, {"age": "30"}),
+            ("B", None, {"age": "40"}),
+        ]
+        assert result.skipped == [
+            ("Z", "in participants.tsv, but without a recording"),
+            ("study.mat entry Non_remission/2", "participant 'C' is not in participants.tsv"),
+        ]
+    labelled = scan(tmp_path, "folder", QUALITY, require_label=True)
+    assert [row.participant for row in labelled.rows] == ["A"]
+    table(tmp_path, "A\t30\tbad", "B\t40\tbad")
+    message = one_line(lambda: scan(tmp_path, "folder", QUALITY))
+    assert "entry Remission/1 says remission 1, participants.tsv says 0" in message
+
+
+def test_a_container_of_one_in_a_participants_folder(tmp_path: Path) -> None:
+    study(tmp_path / "P1/rest.mat", someone=1)
+    study(tmp_path / "P2/rest.mat", A=1, B=0)
+    put(tmp_path, "P3/rest.mat", content=b"MATLAB 5.0 MAT-file and no more")
+    result = scan(tmp_path, "folder")
+    assert [(r.participant, r.recording, r.entry, r.remission) for r in result.rows] == [
+        ("P1", "P1_rest", "Remission/1", 1)
+    ]
+    assert read_recording(result.rows[0], OPTIONS, tmp_path).participant == "P1"
+    assert [path for path, _ in result.skipped] == ["P2/rest.mat", "P3/rest.mat"]
+    assert "holds 2 recordings; expected one in a participant's folder" in result.skipped[0][1]
+    study(tmp_path / "bids/sub-1/eeg/sub-1_task-rest_eeg.mat", x=0)
+    (row,) = scan(tmp_path / "bids", "bids").rows
+    assert (row.participant, row.recording, row.entry) == (
+        "sub-1",
+        "sub-1_task-rest",
+        "Non_remission/1",
+    )
+
+
+def test_a_container_of_one_at_the_top_belongs_to_its_name_or_its_id(tmp_path: Path) -> None:
+    study(tmp_path / "P1_rest.mat", someone=1)
+    study(tmp_path / "other.mat", P2=0)
+    assert [row.participant for row in scan(tmp_path, "folder").rows] == ["P2", "someone"]
+    table(tmp_path, "P1\t30\tgood", "P2\t40\tbad")
+    rows = scan(tmp_path, "folder", QUALITY).rows
+    assert [(row.participant, row.path) for row in rows] == [
+        ("P1", "P1_rest.mat"),
+        ("P2", "other.mat"),
+    ]
+
+
+def test_two_container_files_of_the_same_people(tmp_path: Path) -> None:
+    study(tmp_path / "week1.mat", A=1, B=0)
+    study(tmp_path / "week2.mat", A=1)
+    rows = scan(tmp_path, "folder").rows
+    assert [(row.recording, row.path) for row in rows] == [
+        ("A", "week1.mat"),
+        ("A_week2", "week2.mat"),
+        ("B", "week1.mat"),
+    ]
+    study(tmp_path / "week3.mat", B=1)
+    message = one_line(lambda: scan(tmp_path, "folder"))
+    assert "week3.mat: participant 'B' has remission 1, and in week1.mat 'B' has 0" in message
+
+
+def test_one_participant_has_one_spelling(tmp_path: Path) -> None:
+    put(tmp_path, "P1/a.edf", "p1/b.edf")
+    assert "'P1' has unknown; expected one spelling" in one_line(lambda: scan(tmp_path, "folder"))
+
+
+def test_a_folder_of_many_formats(tmp_path: Path) -> None:
+    """Files as other programs write them; each is scanned, then read back."""
+    noise = np.random.default_rng(3).normal(size=(4, 1024)) * 20
+    names = ["TP9", "AF7", "AF8", "TP10"]
+    raw = mne.io.RawArray(noise * 1e-6, mne.create_info(names, 256.0, "eeg"), verbose="error")
+    for folder in ("bv", "fif", "set", "mat"):
+        (tmp_path / folder).mkdir()
+    pybv.write_brainvision(
+        data=noise * 1e-6,
+        sfreq=256.0,
+        ch_names=names,
+        fname_base="rest",
+        folder_out=str(tmp_path / "bv"),
+        resolution=0.01,
+    )
+    raw.save(tmp_path / "fif/rest_raw.fif", verbose="error")
+    eeglabio.raw.export_set(str(tmp_path / "set/rest.set"), noise * 1e-6, 256.0, names)
+    scipy.io.savemat(tmp_path / "mat/rest.mat", {"eeg": noise})
+    result = scan(tmp_path, "folder", options=OPTIONS)
+    assert result.skipped == []
+    assert [row.path for row in result.rows] == [
+        "bv/rest.vhdr",
+        "fif/rest_raw.fif",
+        "mat/rest.mat",
+        "set/rest.set",
+    ]
+    for row in result.rows:
+        options = ReaderOptions(256.0, tuple(names), "uV") if row.entry else ReaderOptions()
+        recording = read_recording(row, options, tmp_path).pick(names)
+        assert recording.sampling_rate == 256.0
+        np.testing.assert_allclose(recording.signal_CS, noise, atol=0.02)
+    (tmp_path / "bv/rest.vmrk").unlink()
+    ((why,),) = [[text for _, text in scan(tmp_path, "folder", options=OPTIONS).skipped]]
+    assert why == "rest.vmrk, which belongs to it, is not there"
+    lenient = ReaderOptions(256.0, tuple(names), allow_truncated=True)
+    assert scan(tmp_path, "folder", options=lenient).skipped == []
+    (tmp_path / "bv/rest.eeg").unlink()
+    ((path, why),) = scan(tmp_path, "folder", options=lenient).skipped
+    assert (path, why) == ("bv/rest.vhdr", "rest.eeg, which belongs to it, is not there")
+
+
+def test_the_command(tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "cohort.tsv"
+
+    def scanned(*arguments: object) -> str:
+        assert main(["cohort", "scan", *map(str, arguments), "--output", str(sheet)]) == 0
+        return capsys.readouterr().out
+
+    values = (
+        "--label-column",
+        "count_quality",
+        "--label-value",
+        "good=1",
+        "--label-value",
+        "bad=0",
+    )
+    out = scanned(
+        shared_data / "eegmat", *values, "--covariates", "age", "sex", "--tasks", "arithmetic"
+    )
+    assert "36 recordings of 36 participants (labels 1: 26, 0: 10, unknown: 0), 0 left out" in out
+    assert "layout 'bids'" in out and f"root: {shared_data / 'eegmat'}" in out
+    frame = pd.read_csv(sheet, sep="\t")
+    assert len(frame) == 36 and frame.remission.sum() == 26 and set(frame.sex) == {"F", "M"}
+    out = scanned(shared_data / "muse")
+    assert "17 recordings" in out and "layout 'folder'" in out
+    assert "left out: backward_stamps/" in out and "is not in participants.tsv" in out
+
+    study(tmp_path / "raw/study.mat", A=1, B=0)
+    names = ("TP9", "AF7", "AF8", "TP10")
+    units = ("--sampling-rate", 256, "--units", "uV", "--channel-names", *names)
+    out = scanned(tmp_path / "raw/study.mat", *units)
+    assert f"root: {tmp_path / 'raw'}" in out
+    for row in read_sheet(sheet, tmp_path / "raw"):
+        recording = read_recording(row, ReaderOptions(), tmp_path / "raw")
+        assert recording.channels == names and recording.sampling_rate == 256.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--label-value", "good=1"], "--label-column is not given"),
+        (["--label-positive", "above"], "--label-column is not given"),
+        (["--label-column", "quality"], "has neither of --label-value and --label-threshold"),
+        (["--label-column", "x", "--label-value", "a=1", "--label-threshold", "1"], "has both"),
+        (["--label-column", "x", "--label-threshold", "1"], "belong together"),
+        (["--label-column", "x", "--label-value", "a=2"], "expected value=0 or value=1"),
+        (["--label-column", "x", "--label-value", "=1"], "expected value=0 or value=1"),
+        (["--label-column", "x", "--label-value", "a=1", "--label-value", "a=0"], "both 0 and 1"),
+        (["--tasks", "rest"], "are for BIDS"),
+        (["--sampling-rate", "nan"], "expected a positive number of Hz"),
+        (["--label-column", "nope", "--label-value", "a=1"], "no column 'nope'"),
+    ],
+)
+def test_slips_on_the_command_line(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, "P1/x.edf")
+    table(tmp_path, "P1\t30\tgood")
+    sheet = tmp_path / "cohort.tsv"
+    assert main(["cohort", "scan", str(tmp_path), *arguments, "--output", str(sheet)]) == 1
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and not sheet.exists()
+
+
+@pytest.mark.parametrize(
+    "module", ["cohort", "scan", "bids", "sidecars", "source", "registry", "simulate"]
+)
 def test_what_snakemake_imports_is_light(module: str, tmp_path: Path) -> None:
     put(tmp_path, "P1/rest.edf", "P1/other.csv")
     code = (

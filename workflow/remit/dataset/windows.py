@@ -258,6 +258,17 @@ def write_windows(
     return metadata
 
 
+def kept_text(source: Mapping[str, Any]) -> str:
+    """How much of a recording is used, and why the rest is not, of ``sources`` in the metadata."""
+    quality = source["quality"]
+    why = ", ".join(f"{reason} {count}" for reason, count in quality["bad_windows_because"].items())
+    return (
+        f"kept {quality['good_seconds']:.0f} of {source['seconds']:.0f} s, "
+        f"{quality['good_windows']} of {quality['windows']} windows"
+        + (f" (bad: {why})" if why else "")
+    )
+
+
 def _signal_sha256(signal_WCS: np.ndarray, order: np.ndarray) -> str:
     running = hashlib.sha256()
     for window in order:

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,16 +82,29 @@ class Reader:
 def readers() -> list[Reader]:
     """Every reader, sorted by the name of its module; those that are a fallback come last."""
     package = importlib.import_module("remit.recordings.readers")
+    return list(_readers(package.__name__, tuple(package.__path__)))
+
+
+@lru_cache(maxsize=4)
+def _readers(package: str, folders: tuple[str, ...]) -> tuple[Reader, ...]:
     found = []
-    for module in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
-        reader = getattr(importlib.import_module(f"{package.__name__}.{module}"), "READER", None)
+    for module in sorted(module.name for module in pkgutil.iter_modules(folders)):
+        reader = getattr(importlib.import_module(f"{package}.{module}"), "READER", None)
         if not isinstance(reader, Reader):
             raise RemitError(
-                f"{package.__name__}.{module} defines no READER; expected one in each module "
+                f"{package}.{module} defines no READER; expected one in each module "
                 "there; add it or move the module."
             )
         found.append(reader)
-    return sorted(found, key=lambda reader: reader.fallback)
+    return tuple(sorted(found, key=lambda reader: reader.fallback))
+
+
+def companions(path: str | Path) -> list[Path]:
+    """The further files that the recording at a path consists of, those of them that are there."""
+    path = Path(path)
+    name = path.name.lower()
+    asked = [r.companions for r in readers() if r.companions and name.endswith(r.suffixes)]
+    return sorted({file for ask in asked for file in ask(path) if file.exists()}) if asked else []
 
 
 def suffixes() -> tuple[str, ...]:

@@ -1,13 +1,18 @@
 """From a folder to a cohort sheet: who and what is in it, and what was left out and why.
 
-Standard library and remit only at import; a container file (.mat) is opened by its reader.
+A BIDS data set, a folder of recordings in any known format, or one container file (.mat). Traps:
+data sets kept by git-annex or git-lfs hold links to nothing, or small texts, where content was not
+fetched; a recording may be several files, of which one is missing; and a table may write its
+numbers with a decimal comma. Standard library and remit only at import; mne-bids is imported for a
+BIDS data set, and a container file is opened by its reader.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,18 +20,39 @@ from typing import Literal
 from remit.config import Label
 from remit.errors import RemitError, did_you_mean, some_of
 from remit.naming import check_id
-from remit.recordings.cohort import SheetRow, read_table, resolve
-from remit.recordings.registry import ReaderOptions, find_reader, has_known_suffix
+from remit.recordings.bids import Wanted, bids_files
+from remit.recordings.cohort import OPTIONAL, READING, REQUIRED, SheetRow, read_table, resolve
+from remit.recordings.registry import (
+    Entry,
+    Reader,
+    ReaderOptions,
+    find_reader,
+    has_known_suffix,
+    suffixes,
+)
+from remit.recordings.sidecars import sidecar_files, sidecar_names
 
-__all__ = ["ScanResult", "resolve", "scan", "scan_mat"]
+__all__ = ["ScanResult", "Wanted", "resolve", "scan", "scan_mat"]
 
 PARTICIPANTS = "participants.tsv"
+SHEET_COLUMNS = REQUIRED + OPTIONAL + READING
 UNKNOWN = {"", "n/a", "na", "nan"}
 # Files that stand beside recordings and are none, so leaving them out is not worth a line.
 BESIDE = (
     *(".json", ".tsv", ".txt", ".md", ".pdf", ".html", ".png", ".jpg", ".bib", ".yaml", ".yml"),
-    *(".fdt", ".eeg", ".vmrk", ".py", ".m"),
+    *(".vmrk", ".py", ".m"),
 )
+# The samples of a recording whose header is another file, and what that file ends in.
+SAMPLES_OF = {".eeg": ".vhdr", ".fdt": ".set"}
+# Folders that are one recording each, in formats that are not read.
+RECORDING_FOLDERS = (".mff", ".ds")
+# Folders of a data set whose recordings are copies of the ones wanted.
+NOT_ENTERED = ("derivatives", "sourcedata")
+# How the small text begins that stands for content that was not fetched.
+POINTERS = {b"/annex/objects/": "git annex get", b"version https://git-lfs": "git lfs pull"}
+_POINTER_BYTES = 1024
+_NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,16 @@ class _Person:
     covariates: dict[str, str]
 
 
+@dataclass(frozen=True)
+class _File:
+    """What may be a recording; `why` says why not. `top`: it lies in no participant's folder."""
+
+    path: Path
+    participant: str | None
+    why: str = ""
+    top: bool = False
+
+
 def scan(
     root: str | Path,
     layout: Literal["bids", "folder"],
@@ -50,68 +86,260 @@ def scan(
     covariates: Sequence[str] = (),
     require_label: bool = False,
     options: ReaderOptions | None = None,
+    wanted: Wanted | None = None,
 ) -> ScanResult:
     """Find the recordings in `root`.
 
-    'bids': `sub-*/[ses-*/]eeg/*_eeg.*`; participants and labels from participants.tsv.
+    'bids': `sub-*/[ses-*/]eeg/*_eeg.*`, of the tasks, sessions and runs that are `wanted`;
+    participants and labels from participants.tsv. A label is a participant's: outcomes that differ
+    between the sessions of one participant (sessions.tsv) are not read.
     'folder': a sub-folder is a participant, with every recording at any depth in it; a file at the
     top belongs to the participant whose id its name begins with. Without participants.tsv nobody
-    has a label, and a file at the top is a participant of its own, named by its whole name. A
-    container file (.mat) at the top gives one row per recording in it, with the file's labels.
+    has a label, and a file at the top is a participant of its own, named by its whole name.
+    A container file (.mat) at the top gives one row per recording in it, with the file's labels,
+    or those of participants.tsv where a label is asked for; in a participant's folder it must hold
+    one recording, which is that participant's. `root` may be a container file itself; its rows'
+    paths are relative to its folder.
 
     Raises RemitError when the root, a column or a label's meaning is missing, a participant's id
-    cannot be a file name, or nothing at all is found.
+    cannot be a file name, a wanted task, session or run does not occur, a file's label contradicts
+    the table's, or nothing at all is found.
     """
     root = Path(root)
+    if root.is_file() and has_known_suffix(root):
+        return _one_file(root, label, covariates, require_label, options)
     if not root.is_dir():
         what = "is a file" if root.is_file() else "is not there"
         raise RemitError(
-            f"{root}: {what}; expected the folder that holds the recordings; correct scan.root."
+            f"{root}: {what}; expected the folder that holds the recordings, or a file that holds "
+            "several; correct scan.root."
         )
     people = _people(root, label, covariates)
-    skipped: list[tuple[str, str]] = []
-    rows: list[SheetRow] = []
-    seen: set[str] = set()
-    for participant, file in (
-        _bids_files(root, people) if layout == "bids" else _folder_files(root, people)
-    ):
-        relative = file.relative_to(root).as_posix()
-        if participant is not None:
-            seen.add(participant)
+    scanner = _Scanner(root, layout, people, label is not None, covariates, require_label, options)
+    files = _bids(root, people, wanted) if layout == "bids" else _folder(root, people)
+    for file in files:
+        scanner.take(file)
+    return scanner.result()
+
+
+def scan_mat(file: str | Path, options: ReaderOptions | None = None) -> ScanResult:
+    """One row per recording of a container file, with the file's own labels.
+
+    Ids are the file's, made fit for a file name; a participant's second recording gets '-2'.
+    Paths are relative to the file's folder. Raises RemitError for a file that holds no entries.
+    """
+    return _one_file(Path(file), None, (), False, options)
+
+
+def _one_file(
+    file: Path,
+    label: Label | None,
+    covariates: Sequence[str],
+    require_label: bool,
+    options: ReaderOptions | None,
+) -> ScanResult:
+    reader = find_reader(file)
+    if reader.entries is None:
+        raise RemitError(
+            f"{file}: holds one recording; expected a container such as .mat; scan its folder "
+            "instead."
+        )
+    people = _people(file.parent, label, covariates) if label or covariates else None
+    scanner = _Scanner(
+        file.parent, "folder", people, label is not None, covariates, require_label, options
+    )
+    scanner.take_container(
+        _File(file, _owner(file.name, people), top=True),
+        reader.entries(file, options or ReaderOptions()),
+    )
+    return scanner.result()
+
+
+class _Scanner:
+    """The rows and what was left out, as file after file is taken."""
+
+    def __init__(
+        self,
+        root: Path,
+        layout: str,
+        people: dict[str, _Person] | None,
+        labelled: bool,
+        covariates: Sequence[str],
+        require_label: bool,
+        options: ReaderOptions | None,
+    ) -> None:
+        self.root, self.layout, self.people = root, layout, people
+        self.labelled, self.from_table = labelled, labelled or bool(covariates)
+        self.require_label, self.options = require_label, options or ReaderOptions()
+        self.rows: list[SheetRow] = []
+        self.skipped: list[tuple[str, str]] = []
+        self.seen: set[str] = set()
+        self.parts: dict[Path, Path] = {}  # a part of a recording, and the file it is read by
+        self.labels: dict[str, SheetRow] = {}  # by participant in lower case
+        self.contained: set[str] = set()  # recordings of container files
+        self.samples: list[Path] = []  # files of samples, whose headers are to be found
+        self.names_in = functools.cache(sidecar_names)
+        self.suffixes = suffixes()
+
+    def take(self, file: _File) -> None:
+        """Make rows of a file, or note why not."""
+        if file.participant is not None:
+            self.seen.add(file.participant)
+        ending = file.path.suffix.lower()
+        if ending in SAMPLES_OF and ending not in self.suffixes:
+            self.samples.append(file.path)
+            return
+        why = file.why or _unwritable(file.path.relative_to(self.root).as_posix())
+        reader, why = (None, why) if why else self._reader(file.path)
+        if reader is None:
+            self._skip(file.path, why)
+            return
+        if reader.entries is None:
+            self._row(file, None)
+            return
+        try:
+            entries = reader.entries(file.path, self.options)
+        except RemitError as error:
+            self._skip(file.path, str(error).removeprefix(f"{file.path}: "))
+            return
+        if file.top:
+            self.take_container(file, entries)
+        elif len(entries) == 1:
+            self._row(file, entries[0])
+        else:
+            self._skip(
+                file.path,
+                f"holds {len(entries)} recordings; expected one in a participant's folder; put it "
+                "at the top of the folder",
+            )
+
+    def take_container(self, file: _File, entries: Sequence[Entry]) -> None:
+        """Rows of a container file that lies in no participant's folder."""
+        if len(entries) == 1 and (self.people is not None or not entries[0].participant):
+            # The file's name says whose it is, unless the id inside is one of the table's.
+            inside = entries[0].participant
+            known = self.people is not None and inside in self.people
+            if file.participant is not None and not known:
+                self._row(file, entries[0])
+                return
+        original: dict[str, str] = {}
+        count: dict[str, int] = {}
+        for entry in entries:
+            participant = check_id("participant", _safe(entry.participant), str(file.path))
+            if original.setdefault(participant, entry.participant) != entry.participant:
+                raise RemitError(
+                    f"{file.path}: participants '{original[participant]}' and "
+                    f"'{entry.participant}' would both be '{participant}'; expected ids that "
+                    "differ in letters and digits; rename one."
+                )
+            count[participant] = count.get(participant, 0) + 1
+            again = f"-{count[participant]}" if count[participant] > 1 else ""
+            in_table = self.people is not None and entry.participant in self.people
+            self.seen.add(entry.participant if in_table else participant)
+            person = (self.people or {}).get(entry.participant if in_table else participant)
+            where = Path(f"{file.path} entry {entry.name}")
+            if person is None and self.from_table:
+                self._skip(where, f"participant '{entry.participant}' is not in {PARTICIPANTS}")
+            else:
+                recording = participant + again
+                if recording in self.contained:  # by another container file
+                    recording = f"{participant}_{_safe(_stem(file.path.name))}{again}"
+                self.contained.add(check_id("recording", recording, str(file.path)))
+                self._add(file.path, participant, recording, person or _Person(None, {}), entry)
+
+    def _reader(self, file: Path) -> tuple[Reader | None, str]:
+        """The reader of a file all of whose parts are there; or None and why not."""
+        why = _missing(file) or (_format_unknown(file) if file.is_dir() else "")
+        if why:
+            return None, why
         try:
             reader = find_reader(file)
+            parts = reader.companions(file) if reader.companions else []
+            sidecars = sidecar_files(file, self.names_in) if self.layout == "bids" else []
         except RemitError as error:
-            skipped.append((relative, str(error).removeprefix(f"{file}: ")))
-            continue
-        if reader.entries and participant is None:
-            contained = scan_mat(file, options).rows
-            rows += contained
-            seen |= {row.participant for row in contained}
-            continue
-        person = _Person(None, {}) if people is None else (people.get(participant or ""))
+            return None, str(error).removeprefix(f"{file}: ")
+        self.parts |= {_plain(part): file for part in parts if part != file}
+        for part in (*parts, *sidecars):
+            if self.options.allow_truncated and part.suffix.lower() == ".vmrk":
+                continue  # markers, without which the samples can be read
+            why = _missing(part)
+            if why or part.stat().st_size == 0:
+                return None, f"{part.name}, which belongs to it, {why or 'is empty (0 bytes)'}"
+        return (None, why) if (why := _header_only(file)) else (reader, "")
+
+    def _row(self, file: _File, entry: Entry | None) -> None:
+        """The row of a participant's file, which is one recording."""
+        participant = file.participant
         if participant is None:
-            skipped.append((relative, f"its name begins with no participant of {PARTICIPANTS}"))
-        elif person is None:
-            skipped.append((relative, f"participant '{participant}' is not in {PARTICIPANTS}"))
-        elif reader.entries:
-            skipped.append((relative, "holds several recordings; put it at the top of the folder"))
-        elif require_label and person.remission is None:
-            skipped.append((relative, f"the label of participant '{participant}' is unknown"))
-        else:
-            check_id("participant", participant, str(root))
-            recording = _recording_id(participant, file.name, layout)
-            known = dict(person.covariates)
-            rows.append(SheetRow(participant, recording, relative, None, person.remission, known))
-    for participant in sorted(set(people or ()) - seen):
-        skipped.append((participant, f"in {PARTICIPANTS}, but without a recording"))
-    if not rows:
-        why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-        raise RemitError(
-            f"{root}: no recording found as layout '{layout}', {len(skipped)} left out{why}; "
-            f"expected {_expected(layout)}; check scan.root and scan.layout."
-        )
-    rows.sort(key=lambda row: (row.participant, row.recording, row.path))
-    return ScanResult(_without_name_clashes(rows, skipped), sorted(skipped))
+            self._skip(file.path, f"its name begins with no participant of {PARTICIPANTS}")
+            return
+        self.seen.add(participant)
+        person = _Person(None, {}) if self.people is None else self.people.get(participant)
+        if person is None:
+            self._skip(file.path, f"participant '{participant}' is not in {PARTICIPANTS}")
+            return
+        check_id("participant", participant, str(self.root))
+        recording = _recording_id(participant, file.path.name, self.layout)
+        self._add(file.path, participant, recording, person, entry)
+
+    def _add(
+        self, path: Path, participant: str, recording: str, person: _Person, entry: Entry | None
+    ) -> None:
+        remission = person.remission
+        if entry is not None and entry.remission is not None:
+            if not self.labelled:
+                remission = entry.remission
+            elif remission not in (None, entry.remission):
+                raise RemitError(
+                    f"{path}: entry {entry.name} says remission {entry.remission}, {PARTICIPANTS} "
+                    f"says {remission} for participant '{participant}'; expected the same; correct "
+                    "one of them."
+                )
+        if self.require_label and remission is None:
+            self._skip(path, f"the label of participant '{participant}' is unknown")
+            return
+        relative, known = path.relative_to(self.root).as_posix(), dict(person.covariates)
+        name = entry.name if entry is not None else None
+        row = SheetRow(participant, recording, relative, name, remission, known)
+        first = self.labels.setdefault(participant.lower(), row)
+        if (first.participant, first.remission) != (participant, remission):
+            raise RemitError(
+                f"{path}: participant '{participant}' has remission {_shown(remission)}, and in "
+                f"{first.path} '{first.participant}' has {_shown(first.remission)}; expected one "
+                "spelling and one label for each participant; correct one of them."
+            )
+        self.rows.append(row)
+
+    def _skip(self, path: Path, why: str) -> None:
+        self.skipped.append((_shown_path(path.relative_to(self.root).as_posix()), why))
+
+    def result(self) -> ScanResult:
+        """Everything found; raises RemitError where that is nothing."""
+        for file in self.samples:
+            header = SAMPLES_OF[file.suffix.lower()]
+            beside = (file.with_suffix(suffix) for suffix in (header, header.upper()))
+            if _plain(file) not in self.parts and not any(map(os.path.lexists, beside)):
+                self._skip(
+                    file, f"holds samples only; expected their header, '{file.stem}{header}', too"
+                )
+        rows = []
+        for row in self.rows:
+            whole = self.parts.get(_plain(self.root / row.path))
+            if whole is None:
+                rows.append(row)
+            else:
+                self._skip(self.root / row.path, f"is a part of the recording {whole.name}")
+        for participant in sorted(set(self.people or ()) - self.seen):
+            self.skipped.append((participant, f"in {PARTICIPANTS}, but without a recording"))
+        if not rows:
+            why = f" ({self.skipped[0][0]}: {self.skipped[0][1]})" if self.skipped else ""
+            raise RemitError(
+                f"{self.root}: no recording found as layout '{self.layout}', {len(self.skipped)} "
+                f"left out{why}; expected {_expected(self.layout)}; check scan.root and "
+                "scan.layout."
+            )
+        rows.sort(key=lambda row: (row.participant, row.recording, row.path))
+        return ScanResult(_without_name_clashes(rows, self.skipped), sorted(self.skipped))
 
 
 def _without_name_clashes(rows: list[SheetRow], skipped: list[tuple[str, str]]) -> list[SheetRow]:
@@ -124,36 +352,44 @@ def _without_name_clashes(rows: list[SheetRow], skipped: list[tuple[str, str]]) 
     return list(taken.values())
 
 
-def scan_mat(file: str | Path, options: ReaderOptions | None = None) -> ScanResult:
-    """One row per recording of a container file, with the file's own labels.
+def _plain(path: Path) -> Path:
+    return Path(os.path.normpath(path))
 
-    Ids are the file's, made fit for a file name; a participant's second recording gets '-2'.
-    Paths are relative to the file's folder. Raises RemitError for a file that holds no entries.
-    """
-    file = Path(file)
-    list_entries = find_reader(file).entries
-    if list_entries is None:
-        raise RemitError(
-            f"{file}: holds one recording; expected a container such as .mat; scan its folder "
-            "instead."
-        )
-    original: dict[str, str] = {}
-    count: dict[str, int] = {}
-    rows = []
-    for entry in list_entries(file, options or ReaderOptions()):
-        participant = check_id("participant", _safe(entry.participant), str(file))
-        if original.setdefault(participant, entry.participant) != entry.participant:
-            raise RemitError(
-                f"{file}: participants '{original[participant]}' and '{entry.participant}' would "
-                f"both be '{participant}'; expected ids that differ in letters and digits; rename "
-                "one."
-            )
-        count[participant] = count.get(participant, 0) + 1
-        again = f"-{count[participant]}" if count[participant] > 1 else ""
-        recording = check_id("recording", participant + again, str(file))
-        rows.append(SheetRow(participant, recording, file.name, entry.name, entry.remission))
-    rows.sort(key=lambda row: (row.participant, row.recording))
-    return ScanResult(rows, [])
+
+def _missing(file: Path) -> str:
+    """Why a file's content is not there; empty where it is."""
+    if not file.exists():
+        if not file.is_symlink():
+            return "is not there"
+        target = str(file.readlink())
+        if "annex" in target:
+            return "is a link to nothing: its content was not fetched; run 'git annex get' on it"
+        return f"is a link to nothing ({target}); mend the link"
+    if file.is_file() and 0 < file.stat().st_size <= _POINTER_BYTES:
+        try:
+            with file.open("rb") as opened:
+                start = opened.read(64)
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        for pointer, command in POINTERS.items():
+            if start.startswith(pointer):
+                return f"stands for content that was not fetched; run '{command}' on it"
+    return ""
+
+
+def _header_only(file: Path) -> str:
+    """Why an EDF, BDF or CSV file holds no samples, as far as a quick look shows; else empty."""
+    name, size = file.name.lower(), file.stat().st_size
+    with file.open("rb") as opened:
+        if name.endswith((".edf", ".bdf")):
+            size_of_header = opened.read(256)[184:192].strip()
+            if size_of_header.isdigit() and size <= int(size_of_header):
+                return "holds a header and no data"
+        elif name.endswith(".csv") and size < 1 << 16:
+            lines = [line for line in opened.read().splitlines() if line.strip()]
+            if len(lines) < 2:
+                return f"holds {len(lines)} line and no data"
+    return ""
 
 
 def _people(
@@ -161,7 +397,8 @@ def _people(
 ) -> dict[str, _Person] | None:
     """The participants of participants.tsv, or None where there is no such file."""
     file = root / PARTICIPANTS
-    if not file.exists():
+    why = _missing(file)
+    if why == "is not there":
         if label or covariates:
             raise RemitError(
                 f"{file}: is not there; expected it, for the config asks for its column "
@@ -169,6 +406,8 @@ def _people(
                 "covariates out."
             )
         return None
+    if why:
+        raise RemitError(f"{file}: {why}; expected a table of the participants.")
     header, body = read_table(file)
     wanted = ["participant_id", *([label.column] if label else []), *covariates]
     for column in wanted:
@@ -177,67 +416,136 @@ def _people(
                 f"{file}: no column '{column}'; it has {some_of(header, 20)}; correct the config "
                 f"or the table.{did_you_mean(column, header)}"
             )
+    for column in covariates:
+        if column in SHEET_COLUMNS:
+            raise RemitError(
+                f"{file}: column '{column}' is asked for as a covariate, but is a column of the cohort "
+                "sheet itself; expected another name; rename it in the table."
+            )
     people: dict[str, _Person] = {}
     for line, cells in body:
         values = dict(zip(header, cells, strict=True))
         participant = values["participant_id"]
+        if not participant:
+            raise RemitError(
+                f"{file} line {line}: participant_id is empty; expected an id; fill it in."
+            )
         if participant in people:
             raise RemitError(
                 f"{file} line {line}: participant '{participant}' is there twice; expected one "
                 "line each; remove one."
             )
-        remission = None
-        if label and values[label.column] in label.values:
-            remission = label.values[values[label.column]]
-        elif label and values[label.column].lower() not in UNKNOWN:
-            raise RemitError(
-                f"{file} line {line}: {label.column} of participant '{participant}' is "
-                f"'{values[label.column]}'; expected {some_of(label.values)} or n/a; add its "
-                "meaning to scan.label.values."
-            )
+        where = (
+            f"{file} line {line}: {label.column if label else ''} of participant '{participant}'"
+        )
+        remission = _remission(label, values[label.column], where) if label else None
         known = {name: values[name] for name in covariates}
         known = {name: "" if text.lower() in UNKNOWN else text for name, text in known.items()}
         people[participant] = _Person(remission, known)
     return people
 
 
-def _bids_files(root: Path, people: dict[str, _Person] | None) -> Iterable[tuple[str | None, Path]]:
-    """Participant and file of every `*_eeg.*`; an id without 'sub-' in the table is found too."""
-    for subject in sorted(root.glob("sub-*")):
-        bare = subject.name.removeprefix("sub-")
-        participant = bare if people and subject.name not in people and bare in people else None
-        folders = [subject / "eeg", *sorted(subject.glob("ses-*/eeg"))]
-        for folder in folders:
-            for file in sorted(folder.glob("*_eeg.*")):
-                if not file.name.lower().endswith(BESIDE):
-                    yield participant or subject.name, file
+def _remission(label: Label, text: str, where: str) -> int | None:
+    """What a cell of the label's column means: 1, 0 or None for unknown."""
+    if label.values is not None:
+        if text in label.values:
+            return label.values[text]
+        if text.lower() in UNKNOWN:
+            return None
+        raise RemitError(
+            f"{where} is '{text}'; expected {some_of(label.values)} or n/a; add its meaning to "
+            "scan.label.values."
+        )
+    if text.lower() in UNKNOWN:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise RemitError(f"{where} is '{text}'; expected a number or n/a; correct the table.")
+    if _THOUSANDS.fullmatch(text):
+        raise RemitError(
+            f"{where} is '{text}', which may be {text.replace(',', '.')} or "
+            f"{text.replace(',', '')}; expected one of these spellings; correct the table."
+        )
+    number, threshold = float(text.replace(",", ".")), label.threshold
+    assert threshold is not None
+    sides = {
+        "below": number < threshold,
+        "at_or_below": number <= threshold,
+        "above": number > threshold,
+        "at_or_above": number >= threshold,
+    }
+    return int(sides[str(label.positive)])
 
 
-def _folder_files(
-    root: Path, people: dict[str, _Person] | None
-) -> Iterable[tuple[str | None, Path]]:
-    """Participant and file; None where a file at the top belongs to nobody."""
-    for item in sorted(root.iterdir()):
+def _bids(root: Path, people: dict[str, _Person] | None, wanted: Wanted | None) -> Iterator[_File]:
+    """Every recording of a BIDS data set; an id without 'sub-' in the table is found too."""
+    for file in bids_files(root, wanted):
+        bare = file.subject.removeprefix("sub-")
+        as_bare = people is not None and file.subject not in people and bare in people
+        participant = bare if as_bare else file.subject
+        if file.path.name != file.subject or file.path.is_symlink():
+            yield _File(file.path, participant, file.why)
+        elif participant not in (people or ()):  # else the table's line says the same
+            yield _File(file.path, None, file.why)
+
+
+def _folder(root: Path, people: dict[str, _Person] | None) -> Iterator[_File]:
+    """Every file that may be a recording, and the participant whose folder or name it has."""
+    known = suffixes()
+    for item in _listed(root):
         if item.name.startswith("."):
             continue
-        if item.is_dir():
-            for folder, inner, files in os.walk(item):
-                inner[:] = sorted(name for name in inner if not name.startswith("."))
-                for name in sorted(files):
-                    if not name.startswith(".") and not _is_beside(name):
-                        yield item.name, Path(folder, name)
-        elif not _is_beside(item.name):
-            yield _owner(item.name, people), item
+        if not item.is_dir():
+            if not _is_beside(item, known):
+                yield _File(item, _owner(item.name, people), top=True)
+        elif item.name in NOT_ENTERED:
+            yield _File(item, None, "is not entered: it holds what was made from recordings")
+        elif item.name.lower().endswith(RECORDING_FOLDERS):
+            yield _File(item, _owner(item.name, people), _format_unknown(item))
+        else:
+            inside = list(_in_folder(item, item.name, known))
+            if not inside and item.name not in (people or ()):
+                yield _File(item, None, "holds no recording")
+            yield from inside
 
 
-def _is_beside(name: str) -> bool:
-    return "." not in name or name.lower().endswith(BESIDE)
+def _in_folder(folder: Path, participant: str, known: tuple[str, ...]) -> Iterator[_File]:
+    for item in _listed(folder):
+        if item.name.startswith("."):
+            continue
+        if item.is_dir() and item.name.lower().endswith(RECORDING_FOLDERS):
+            yield _File(item, participant, _format_unknown(item))
+        elif item.is_dir() and item.is_symlink():
+            yield _File(item, participant, "is a link to a folder, which is not followed")
+        elif item.is_dir():
+            yield from _in_folder(item, participant, known)
+        elif not _is_beside(item, known):
+            yield _File(item, participant)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise RemitError(
+            f"{folder}: cannot be listed ({error.strerror}); expected a folder; check its "
+            "permissions."
+        ) from None
+
+
+def _is_beside(file: Path, known: tuple[str, ...]) -> bool:
+    if file.name.lower().endswith(known):
+        return False
+    if "." not in file.name:  # a link to nothing may have been a participant's folder
+        return file.exists()
+    return file.name.lower().endswith(BESIDE)
+
+
+def _format_unknown(folder: Path) -> str:
+    return f"the format '{folder.suffix}' is not known; convert it"
 
 
 def _owner(name: str, people: dict[str, _Person] | None) -> str | None:
     """The participant of a file at the top: the longest id that its name begins with."""
-    if name.lower().endswith(".mat"):
-        return None
     if people is None:
         return _safe(_stem(name))
     owners = [
@@ -262,11 +570,29 @@ def _safe(text: str) -> str:
 
 
 def _recording_id(participant: str, name: str, layout: str) -> str:
-    stem = _stem(name)
-    recording = _safe(stem.removesuffix("_eeg") if layout == "bids" else stem)
+    stem = name.partition(".")[0].removesuffix("_eeg") if layout == "bids" else _stem(name)
+    recording = _safe(stem)
     if not recording.startswith(participant) and layout != "bids":
         recording = f"{participant}_{recording}" if recording else participant
     return check_id("recording", recording, name)
+
+
+def _unwritable(path: str) -> str:
+    """Why a path cannot stand in a cohort sheet; empty where it can."""
+    if not any(character < " " or "\ud800" <= character <= "\udfff" for character in path):
+        return ""
+    return "its name holds a line break, a tab or bytes that are no UTF-8 text; rename it"
+
+
+def _shown_path(path: str) -> str:
+    """A path on one line of text that can be printed."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in path
+    )
+
+
+def _shown(remission: int | None) -> str:
+    return "unknown" if remission is None else str(remission)
 
 
 def _expected(layout: str) -> str:

@@ -1,6 +1,7 @@
 """From a configured cohort to the rows of its sheet: simulated, read from a sheet, or scanned.
 
-Standard library and remit only: Snakemake calls this at every parse.
+Standard library and remit only at import: Snakemake calls this at every parse. Scanning a BIDS data
+set imports mne-bids.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from remit.config import Cohort
 from remit.recordings.cohort import SheetRow, read_sheet, simulated_rows
 from remit.recordings.registry import ReaderOptions
-from remit.recordings.scan import scan
+from remit.recordings.scan import Wanted, scan
 
 
 def reader_options(cohort: Cohort) -> ReaderOptions:
@@ -28,7 +29,8 @@ def reader_options(cohort: Cohort) -> ReaderOptions:
 def root_of(cohort: Cohort) -> Path | None:
     """The folder that the rows' paths begin in; None for simulated ones."""
     if cohort.scan is not None:
-        return Path(cohort.scan.root)
+        root = Path(cohort.scan.root)
+        return root.parent if root.is_file() else root
     if cohort.sheet is not None:
         return Path(cohort.root) if cohort.root is not None else Path(cohort.sheet).parent
     return None
@@ -47,6 +49,7 @@ def rows_of(name: str, cohort: Cohort) -> tuple[list[SheetRow], list[tuple[str, 
             settings.covariates,
             settings.require_label,
             reader_options(cohort),
+            Wanted(settings.tasks, settings.sessions, settings.runs),
         )
         return found.rows, found.skipped
     return read_sheet(str(cohort.sheet), root_of(cohort)), []

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from remit.dataset.splits import read_split
-from remit.dataset.windows import open_dataset
+from remit.dataset.windows import kept_text, open_dataset
 from remit.errors import RemitError
 from remit.files import atomic_write
 
@@ -184,7 +184,8 @@ def write_report(
             f"{predictions}: cannot be read ({type(error).__name__}); expected the predictions of "
             "fine-tuning; rebuild them."
         ) from None
-    frame = open_dataset(primary).frame()
+    dataset = open_dataset(primary)
+    frame = dataset.frame()
     made_by = read_split(split)
     if content["data"]["content_sha256"] != made_by.content_sha256:
         raise RemitError(
@@ -202,6 +203,10 @@ def write_report(
             "windows": len(frame),
             "bad": int((~frame["good"]).sum()),
         },
+        recordings=[
+            {"name": name, "kept": kept_text(source), **source}
+            for name, source in sorted(dataset.metadata["sources"].items())
+        ],
         split=made_by,
         label=label,
         kept=kept_epoch(content),
