@@ -239,6 +239,42 @@ def test_a_changed_label_replans_that_recording(tmp_path):
     assert jobs == {"cohort_sheet": 1, "windows": 1, "primary_dataset": 1}
 
 
+@pytest.mark.parametrize("changed", ["_channels.tsv", "_eeg.eeg", "_eeg.json"])
+def test_what_lies_beside_a_recording_is_its_input(tmp_path, changed):
+    header = (
+        "Brain Vision Data Exchange Header File Version 1.0\n[Common Infos]\n"
+        "DataFile={0}_eeg.eeg\nMarkerFile={0}_eeg.vmrk\n"
+    )
+    root = tmp_path / "bids"
+    for number in (1, 2):
+        stem = f"sub-{number}_task-rest"
+        folder = root / f"sub-{number}" / "eeg"
+        folder.mkdir(parents=True)
+        (folder / f"{stem}_eeg.vhdr").write_text(header.format(stem))
+        for name in ("_eeg.eeg", "_eeg.vmrk", "_channels.tsv", "_eeg.json"):
+            (folder / f"{stem}{name}").write_text("{}")
+    (root / "participants.tsv").write_text("participant_id\tgood\nsub-1\tyes\nsub-2\tno\n")
+    label = {"column": "good", "values": {"yes": 1, "no": 0}}
+    cohorts = {"mine": {"scan": {"root": str(root), "label": label}}}
+    config = overlay(tmp_path, cohort="mine", cohorts=cohorts)
+    target = "results/primary/8s_af7-af8-tp9-tp10_primary_dataset.parquet"
+    jobs, _ = plan(tmp_path, target, config=config)
+    assert jobs == {"cohort_sheet": 1, "windows": 2, "primary_dataset": 1}
+    for name in (
+        *(f"windows/mine/sub-{number}_task-rest.parquet" for number in (1, 2)),
+        "cohorts/mine.tsv",
+        target.removeprefix("results/"),
+    ):
+        file = tmp_path / "results" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    snakemake("--touch", "--forceall", target, cwd=tmp_path, config=config)
+    assert plan(tmp_path, target, config=config) == ({}, {})
+    (root / f"sub-2/eeg/sub-2_task-rest{changed}").write_text("{ }")
+    jobs, _ = plan(tmp_path, target, config=config)
+    assert jobs == {"windows": 1, "primary_dataset": 1}
+
+
 def one_line_error(done):
     """The one line that a person sees; no traceback anywhere."""
     assert done.returncode != 0, done.stdout
