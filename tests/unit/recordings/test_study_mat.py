@@ -1,4 +1,4 @@
-"""The original study's .mat files, written here with scipy."""
+"""The original study's .mat files, written here with scipy, and with h5py as MATLAB does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
+from matlab_made import VERSIONS, save
 from recordings_made import one_line, row_of
 
 from remit.recordings.registry import ReaderOptions, find_reader, read_recording
@@ -37,7 +38,9 @@ def people(*rows: tuple[Any, Any]) -> np.ndarray:
     return array
 
 
-def made(folder: Path, remission: Any = None, non_remission: Any = None, **others: Any) -> Path:
+def made(
+    folder: Path, remission: Any = None, non_remission: Any = None, version: str = "7"
+) -> Path:
     file = folder / "study.mat"
     variables = {
         "EEG_windows_Remission": people((windows(3), 12.0), (windows(1), "P 07")),
@@ -47,12 +50,14 @@ def made(folder: Path, remission: Any = None, non_remission: Any = None, **other
         variables["EEG_windows_Remission"] = remission
     if non_remission is not None:
         variables["EEG_windows_Non_remission"] = non_remission
-    scipy.io.savemat(file, {**variables, **others}, do_compression=True)
-    return file
+    return save(file, version, variables)
 
 
-def test_each_window_is_a_segment(tmp_path: Path) -> None:
-    row = row_of(made(tmp_path), entry="Remission/1", participant="12", remission=1)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_window_is_a_segment(tmp_path: Path, version: str) -> None:
+    row = row_of(
+        made(tmp_path, version=version), entry="Remission/1", participant="12", remission=1
+    )
     recording = read_recording(row, OPTIONS)
     assert recording.prewindowed and recording.sampling_rate == 256.0
     assert recording.channels == ("TP9", "AF7", "AF8", "TP10")
@@ -62,14 +67,18 @@ def test_each_window_is_a_segment(tmp_path: Path) -> None:
     assert any("without their times" in note for note in recording.notes)
 
 
-def test_a_single_window_is_read_too(tmp_path: Path) -> None:
-    recording = read_recording(row_of(made(tmp_path), entry="Remission/2"), OPTIONS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_single_window_is_read_too(tmp_path: Path, version: str) -> None:
+    recording = read_recording(
+        row_of(made(tmp_path, version=version), entry="Remission/2"), OPTIONS
+    )
     assert len(recording.segments) == 1
     assert any("'P 07'" in note for note in recording.notes)
 
 
-def test_scan_gives_a_labelled_row_per_participant(tmp_path: Path) -> None:
-    file = made(tmp_path)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_scan_gives_a_labelled_row_per_participant(tmp_path: Path, version: str) -> None:
+    file = made(tmp_path, version=version)
     expected = [("12", "12", "Remission/1", 1), ("3", "3", "Non_remission/1", 0)]
     expected += [("P-07", "P-07", "Remission/2", 1)]
     rows = scan_mat(file).rows
@@ -90,6 +99,24 @@ def bad_window() -> np.ndarray:
     return window
 
 
+def test_windows_that_are_left_in_the_file_until_they_are_asked_for(tmp_path: Path) -> None:
+    """In 7.3 files larger arrays are read one by one; these have 8192 numbers each."""
+    long = windows(2, samples=2048)
+    row = row_of(made(tmp_path, people((long, 12.0)), version="7.3"), entry="Remission/1")
+    recording = read_recording(row, OPTIONS)
+    np.testing.assert_array_equal(recording.signal_CS, np.concatenate(long).T)
+
+
+def test_an_empty_array(tmp_path: Path) -> None:
+    for version in VERSIONS:
+        nobody = np.empty((0, 0))
+        file = made(tmp_path, nobody, version=version)
+        assert [row.participant for row in scan_mat(file).rows] == ["3"]
+        file = made(tmp_path, nobody, nobody, version=version)
+        assert "are empty; expected participants" in one_line(lambda file=file: scan_mat(file))
+
+
+@pytest.mark.parametrize("version", ["7", "7.3"])
 @pytest.mark.parametrize(
     ("remission", "says"),
     [
@@ -105,8 +132,10 @@ def bad_window() -> np.ndarray:
         (people(([bad_window()], 1.0)), "channel AF7 has 1 values"),
     ],
 )
-def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, remission: Any, says: str) -> None:
-    row = row_of(made(tmp_path, remission), entry="Remission/1")
+def test_what_is_wrong_in_the_file_is_named(
+    tmp_path: Path, remission: Any, says: str, version: str
+) -> None:
+    row = row_of(made(tmp_path, remission, version=version), entry="Remission/1")
     assert says in one_line(lambda: read_recording(row, OPTIONS))
 
 
@@ -140,9 +169,16 @@ def test_other_mat_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "other.mat"
     scipy.io.savemat(file, {"EEG_window_Remission": np.zeros(3)})
     assert "Did you mean 'EEG_window_Remission'?" in one_line(lambda: scan_mat(file))
-    file.write_bytes(b"MATLAB 7.3 MAT-file, Platform: x".ljust(512, b" ") + b"\x89HDF\r\n\x1a\n")
-    assert "save(..., '-v7')" in one_line(lambda: scan_mat(file))
-    whole = made(tmp_path).read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    assert "scipy cannot read it" in one_line(lambda: scan_mat(file))
+    scipy.io.savemat(file, {"EEG": np.zeros(3)})
+    assert find_reader(file).name == "MATLAB .mat"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_cut_file_is_refused(tmp_path: Path, version: str) -> None:
+    file = made(tmp_path, version=version)
     assert find_reader(file).name == "original study .mat"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    says = "truncated file" if version == "7.3" else "is cut inside the variable"
+    assert says in one_line(lambda: scan_mat(file))
+    assert says in one_line(lambda: read_recording(row_of(file, entry="Remission/1"), OPTIONS))

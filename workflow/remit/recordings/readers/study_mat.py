@@ -2,7 +2,8 @@
 
 `EEG_windows_Remission` and `EEG_windows_Non_remission` have one row per participant: column 1 is a
 1xK cell of windows, each [samples, channels] in microvolts, column 2 is the participant's id. The
-array's name is the label. Rate and channel names are not in the file; the config gives them.
+array's name is the label. Rate and channel names are not in the file; the config gives them. The
+file may be of version 5 to 7.3; in 7.3 a cell is an array of references, every axis reversed.
 
 An entry is `Remission/3` or `Non_remission/3`: the array and the row, counted from 1 as MATLAB
 does. (An id could occur in two rows; a row cannot.)
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from remit.errors import RemitError, did_you_mean, some_of
 from remit.files import sha256_of
+from remit.recordings import matfile
 from remit.recordings.cohort import SheetRow
 from remit.recordings.registry import Entry, Reader, ReaderOptions
 
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 PREFIX = "EEG_windows_"
 REMISSION_OF = {"Remission": 1, "Non_remission": 0}
 ARRAYS = tuple(PREFIX + name for name in REMISSION_OF)
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+# Also a near miss, which is then named in the error.
+_NAME = re.compile(r"eeg_?windows?_?(?:non_?)?remission", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,13 @@ class _Row:
 
 
 def matches(path: Path) -> bool:
-    """Whether the file begins as a .mat file does (version 5 to 7.3)."""
-    with path.open("rb") as opened:
-        first = opened.read(8)
-    return first.startswith(b"MATLAB") or first == _HDF5
+    """Whether it is a .mat file (version 5 to 7.3) with one of the study's two arrays."""
+    if not matfile.is_mat(path):
+        return False
+    try:
+        return any(_NAME.fullmatch(name) for name in matfile.variables(path))
+    except RemitError:  # cut or damaged: the reader of any .mat file says how
+        return False
 
 
 def entries(path: Path, options: ReaderOptions) -> list[Entry]:
@@ -139,11 +145,11 @@ def _rows(path: Path) -> list[_Row]:
     rows = []
     for name, remission in REMISSION_OF.items():
         array = contents[PREFIX + name]
-        if not _is_cell(array) or array.shape[1] != 2:
-            if array.size == 0:
+        if not matfile.is_cell(array) or array.shape[1] != 2:
+            if getattr(array, "size", 1) == 0:
                 continue
             raise RemitError(
-                f"{path}: {PREFIX}{name} is {_shape(array)}; expected a cell array with two "
+                f"{path}: {PREFIX}{name} is {matfile.described(array)}; expected a cell array with two "
                 "columns, windows and participant; correct the file."
             )
         for index in range(array.shape[0]):
@@ -167,30 +173,15 @@ def _rows(path: Path) -> list[_Row]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    with path.open("rb") as opened:
-        start = opened.read(128)
-    if start.startswith((b"MATLAB 7.3", _HDF5)):
-        raise RemitError(
-            f"{path}: is a MATLAB v7.3 (HDF5) file; expected version 5 to 7; save it in MATLAB "
-            "with save(..., '-v7')."
-        )
-    import scipy.io
-
-    try:
-        contents = scipy.io.loadmat(str(path), variable_names=list(ARRAYS))
-        missing = [name for name in ARRAYS if name not in contents]
-        others = [] if not missing else [name for name, *_ in scipy.io.whosmat(str(path))]
-    except Exception as error:  # scipy raises many kinds for a damaged file
-        raise RemitError(
-            f"{path}: scipy cannot read it ({type(error).__name__}: {error}); expected a sound "
-            ".mat file; copy it again."
-        ) from error
+    contents = matfile.load(path, ARRAYS)
+    missing = [name for name in ARRAYS if name not in contents]
     if missing:
+        others = matfile.variables(path)
         raise RemitError(
             f"{path}: no variable {missing[0]}; it has {some_of(others)}; expected "
             f"{' and '.join(ARRAYS)}; rename it.{did_you_mean(missing[0], others)}"
         )
-    return dict(contents)
+    return contents
 
 
 def _participant(path: Path, where: str, value: Any) -> str:
@@ -206,16 +197,17 @@ def _participant(path: Path, where: str, value: Any) -> str:
         if re.search(r"[A-Za-z0-9]", text):
             return text
     raise RemitError(
-        f"{path}: {where} is {_shape(value)}; expected a participant's id, one whole number or one "
-        "text; correct this cell."
+        f"{path}: {where} is {matfile.described(value)}; expected a participant's id, one "
+        "whole number or one text; correct this cell."
     )
 
 
 def _cells(path: Path, where: str, cell: Any) -> list[tuple[str, Any]]:
     """The windows in a 1xK (or Kx1) cell, each with its MATLAB name."""
-    if not _is_cell(cell) or 1 not in cell.shape or not cell.size:
+    if not matfile.is_cell(cell) or 1 not in cell.shape or not cell.size:
         raise RemitError(
-            f"{path}: {where} is {_shape(cell)}; expected a 1xK cell of windows; correct this cell."
+            f"{path}: {where} is {matfile.described(cell)}; expected a 1xK cell of windows; "
+            "correct this cell."
         )
     return [(f"{where}{{{number}}}", window) for number, window in enumerate(cell.ravel(), 1)]
 
@@ -223,30 +215,17 @@ def _cells(path: Path, where: str, cell: Any) -> list[tuple[str, Any]]:
 def _window(path: Path, where: str, window: Any, channels: int) -> np.ndarray:
     import numpy as np
 
-    numeric = isinstance(window, np.ndarray) and window.dtype.kind in "fiu"
+    numeric = matfile.is_numbers(window)
     if not numeric or window.ndim != 2 or window.shape[1] != channels or window.shape[0] < 1:
         turned = numeric and window.ndim == 2 and window.shape[0] == channels
         hint = " It looks transposed." if turned else ""
         raise RemitError(
-            f"{path}: {where} is {_shape(window)}; expected numbers [samples, {channels}] for the "
+            f"{path}: {where} is {matfile.described(window)}; expected numbers [samples, {channels}] for the "
             f"{channels} names in cohorts.<name>.channel_names; correct one of them.{hint}"
         )
     with np.errstate(over="ignore"):  # becomes infinite, which a recording refuses
-        window_SC: np.ndarray = window.astype(np.float32)
+        window_SC: np.ndarray = matfile.numbers(window).astype(np.float32)
     return window_SC
-
-
-def _shape(value: Any) -> str:
-    shape = "x".join(str(size) for size in getattr(value, "shape", ()))
-    kind = "cell" if _is_cell(value) else getattr(value, "dtype", type(value).__name__)
-    return f"{shape} {kind}".strip()
-
-
-def _is_cell(value: Any) -> bool:
-    """Whether scipy loaded it from a MATLAB cell array."""
-    import numpy as np
-
-    return isinstance(value, np.ndarray) and value.dtype.kind == "O" and value.ndim == 2
 
 
 READER = Reader(
@@ -255,5 +234,21 @@ READER = Reader(
     matches=matches,
     read=read,
     entries=entries,
-    expects="a MATLAB file of version 5 or later",
+    expects="a MATLAB file (version 5 to 7.3) with EEG_windows_Remission",
+    takes=(
+        "each window as a segment of its own",
+        "the label from the array's name",
+        "rate and channel names from the sheet or the config",
+        "files of version 5 to 7.3 (HDF5)",
+    ),
+    refuses=(
+        "one of the two arrays missing",
+        "a window of another width or transposed",
+        "a missing value",
+        "a participant in both arrays",
+        "a label that contradicts the sheet's",
+        "a participant's id that is no whole number or text",
+        "no rate or no channel names",
+        "a cut or damaged file",
+    ),
 )
