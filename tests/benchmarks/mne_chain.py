@@ -27,8 +27,7 @@ def read(file: str) -> mne.io.BaseRaw:
     return mne.io.read_raw_edf(file, preload=True, verbose="error")
 
 
-def main() -> None:
-    file, out, kind = sys.argv[1:]
+def main(file: str, out: str, kind: str) -> None:
     raw = read(file)
     if kind == "iir":
         for low, high, order in ((0.5, None, 2), (None, 60.0, 4)):
@@ -50,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -16,6 +16,8 @@ higher order here: what is compared must not be worse.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import resource
@@ -143,8 +145,33 @@ def dense(folder: Path) -> None:
 
 
 def muse(folder: Path) -> None:
-    source = sorted((SHARED_DATA / "muse").glob("subject*/*.csv"))[0]
-    against("one Muse CSV", folder, source, ["TP9", "AF7", "AF8", "TP10"])
+    """One file in a process of its own, and 17 one after another in this one."""
+    from remit.cli import main as remit
+    from tests.benchmarks.mne_chain import main as mne_chain
+
+    sources = sorted((SHARED_DATA / "muse").glob("subject*/*.csv"))
+    channels = ["TP9", "AF7", "AF8", "TP10"]
+    against("one Muse CSV, a process", folder, sources[0], channels)
+    settings = settings_file(folder, channels, notch=None, **CHAINS["iir"])
+    ours, theirs = [], []
+    for _ in range(ROUNDS + 1):  # the first round imports
+        began = time.perf_counter()
+        for source in sources:
+            out = str(folder / "ours.parquet")
+            with contextlib.redirect_stdout(io.StringIO()):
+                remit(
+                    ["windows", "--settings", f"@{settings}", f"--input={source}", "--output", out]
+                )
+        half = time.perf_counter()
+        for source in sources:
+            mne_chain(str(source), str(folder / "theirs.parquet"), "iir")
+        ours.append(half - began)
+        theirs.append(time.perf_counter() - half)
+    mine, other = statistics.median(ours[1:]), statistics.median(theirs[1:])
+    print(
+        f"{len(sources)} Muse CSVs in one process, MNE iir: remit {mine:.2f} s, MNE {other:.2f} s; "
+        f"throughput {other / mine:.1f} x"
+    )
 
 
 def filters(folder: Path) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings_made import one_line
 
-from remit.recordings.clock import measure
+from remit.recordings.clock import cut_missing, measure
+from remit.recordings.recording import Segment
 
 DEVICES = (256.0, 220.0)
 
@@ -74,10 +75,172 @@ def test_a_rate_of_no_device_is_measured_and_said() -> None:
         (np.zeros(1000), "do not advance"),
         (stamps(256, 10)[::-1], "do not advance"),
         (stamps(256, 0.1), "holds 26 rows"),
-        (np.concatenate([stamps(256, 30), stamps(256, 10)]), "jump back by 30.0"),
+        (stamps(60, 60), "60 samples per second"),
         (np.cumsum(np.linspace(1 / 512, 1 / 128, 20000)), "off a steady rate"),
     ],
 )
 def test_stamps_that_tell_no_time_are_refused(stamps_S: np.ndarray, says: str) -> None:
     message = one_line(lambda: measure(stamps_S, DEVICES, "x.csv"))
     assert message.startswith("x.csv: ") and says in message
+
+
+def true_index(data: st.DataObject, rows: int, apart: int) -> tuple[np.ndarray, list[int]]:
+    """Sample numbers of the rows that arrived, with whole packets of 12 lost here and there."""
+    places = st.integers(30, rows // 12 - 30).map(lambda packet: packet * 12)
+    at: list[int] = []
+    for row in sorted(data.draw(st.lists(places, max_size=4, unique=True))):
+        if not at or row - at[-1] >= apart:
+            at.append(row)
+    index = np.arange(rows, dtype=float)
+    for row in at:
+        index[row:] += 12 * data.draw(st.integers(1, 10_000))
+    return index, at
+
+
+def check(stamps_S: np.ndarray, rate: float, index: np.ndarray, at: list[int], by: int) -> None:
+    """Rate and segments are right, bounds to within `by` rows and onsets likewise."""
+    timing = measure(stamps_S, DEVICES, "x.csv")
+    assert timing.sampling_rate == rate
+    starts = [segment.start for segment in timing.segments]
+    for true in [0, *at]:
+        assert min(abs(start - true) for start in starts) <= by
+    for segment in timing.segments:  # a late packet before a gap may be cut off on its own
+        assert min(abs(segment.start - true) for true in [0, *at]) <= by
+        true_S = index[segment.start] / rate
+        assert segment.onset_seconds == pytest.approx(true_S, abs=max(by, 12) / rate)
+    assert by or len(starts) == len(at) + 1
+    assert timing.segments[-1].stop == stamps_S.size
+    ends = [segment.stop for segment in timing.segments[:-1]]
+    assert ends == starts[1:]
+
+
+@settings(max_examples=30)
+@given(st.data(), st.sampled_from(DEVICES))
+def test_jitter_and_rounding_do_not_matter(data: st.DataObject, rate: float) -> None:
+    index, at = true_index(data, 6000, 60)
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    jitter_S = rng.exponential(data.draw(st.sampled_from([0.0, 0.0005, 0.002])), index.size)
+    check(np.round(1.5e9 + index / rate + jitter_S, 3), rate, index, at, 0)
+
+
+@settings(max_examples=30)
+@given(st.data(), st.sampled_from(DEVICES), st.booleans())
+def test_one_stamp_for_each_packet(data: st.DataObject, rate: float, drifting: bool) -> None:
+    index, at = true_index(data, 6000, 120)
+    stamps_S = 1.5e9 + (index // 12) * 12 / rate
+    if drifting:  # as an app that takes a moment for each row of a packet
+        stamps_S += index % 12 * 0.0004
+    check(np.round(stamps_S, 3), rate, index, at, 0)
+
+
+@settings(max_examples=30)
+@given(st.data(), st.sampled_from(DEVICES))
+def test_packets_that_arrive_when_they_can(data: st.DataObject, rate: float) -> None:
+    index, at = true_index(data, 9000, 1800)
+    rng = np.random.default_rng(data.draw(st.integers(0, 9999)))
+    packets = index.size // 12
+    due_S = index[11::12] / rate
+    late_S = rng.uniform(0, 0.015, packets) + (rng.random(packets) < 0.03) * rng.uniform(0, 0.1)
+    arrived_S = np.maximum.accumulate(due_S + late_S)
+    check(np.round(1.5e9 + np.repeat(arrived_S, 12), 3), rate, index, at, 60)
+
+
+@settings(max_examples=40)
+@given(st.sampled_from([0.1, 0.5, 1.0]), st.sampled_from(DEVICES), st.floats(0, 1), st.data())
+def test_stamps_may_be_coarse(step: float, rate: float, phase: float, data: st.DataObject) -> None:
+    rows = data.draw(st.integers(5000, 20_000))
+    index = np.arange(rows, dtype=float)
+    gap = data.draw(st.integers(3000, rows - 2000)) if data.draw(st.booleans()) else None
+    if gap is not None:
+        index[gap:] += rate * data.draw(st.integers(5, 1000))
+    stamps_S = np.floor((index / rate + phase) / step) * step
+    timing = measure(stamps_S, DEVICES, "x.csv")
+    assert timing.sampling_rate == rate
+    burst = step * rate
+    starts = [segment.start for segment in timing.segments]
+    # A stretch cut short inside a stamp may be told apart from the rest before it.
+    assert all(min(abs(start - true) for true in (0, gap or 0)) <= burst + 1 for start in starts)
+    assert gap is None or len(starts) >= 2
+    for segment in timing.segments:
+        true = index[segment.start] / rate
+        assert segment.onset_seconds == pytest.approx(true, abs=step + 0.05)
+
+
+@settings(max_examples=30)
+@given(st.data(), st.sampled_from(DEVICES), st.sampled_from(["smooth", "packets"]))
+def test_a_clock_that_restarts_is_a_new_segment(
+    data: st.DataObject, rate: float, kind: str
+) -> None:
+    rows = 8000
+    at = data.draw(st.integers(150, 500)) * 12
+    back = data.draw(st.floats(1.0, 1e6))
+    index = np.arange(rows) if kind == "smooth" else np.arange(rows) // 12 * 12
+    stamps_S = 1.5e9 + index / rate
+    stamps_S[at:] -= back
+    timing = measure(np.round(stamps_S, 3), DEVICES, "x.csv")
+    assert timing.sampling_rate == rate
+    assert timing.restarts == (at,)
+    assert [(s.start, s.stop) for s in timing.segments] == [(0, at), (at, rows)]
+    assert timing.segments[1].onset_seconds == pytest.approx(at / rate, abs=1e-3)
+    assert any("how much time passed there is unknown" in note for note in timing.notes)
+
+
+def test_restarts_and_gaps_together() -> None:
+    stamps_S = stamps(256, 120)
+    stamps_S[9000:] -= 20
+    stamps_S[15000:] += 300
+    stamps_S[20000:] -= 500
+    timing = measure(stamps_S, DEVICES, "x.csv")
+    assert timing.restarts == (9000, 20000)
+    onsets = [segment.onset_seconds for segment in timing.segments]
+    assert onsets == pytest.approx([0, 9000 / 256, 15000 / 256 + 300, 20000 / 256 + 300], abs=1e-3)
+
+
+def test_packets_lost_all_the_time_do_not_spoil_the_rate() -> None:
+    rng = np.random.default_rng(5)
+    kept = np.repeat(rng.random(2500) > 0.05, 12)
+    index = np.arange(kept.size)[kept]
+    timing = measure(np.round(1.5e9 + index / 256, 3), DEVICES, "x.csv")
+    assert timing.sampling_rate == 256.0
+    runs = np.flatnonzero(np.diff(index) > 1) + 1
+    assert [segment.start for segment in timing.segments] == [0, *runs]
+    for segment in timing.segments:
+        true = (index[segment.start] - index[0]) / 256
+        assert segment.onset_seconds == pytest.approx(true, abs=0.2)
+
+
+def test_a_long_stall_that_is_caught_up_leaves_no_gap() -> None:
+    stamps_S = stamps(256, 120)
+    stamps_S[5000:5768] = stamps_S[5768]  # 3 s, then everything at once
+    timing = measure(stamps_S, DEVICES, "x.csv")
+    assert timing.sampling_rate == 256.0 and len(timing.segments) == 1
+
+
+def test_an_hour_exactly_may_be_the_clock() -> None:
+    stamps_S = stamps(256, 60)
+    stamps_S[5000:] += 3600
+    timing = measure(stamps_S, DEVICES, "x.csv")
+    assert any("an hour: perhaps only the clock" in note for note in timing.notes)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.booleans(), min_size=10, max_size=60), st.integers(1, 9))
+def test_missing_rows_are_cut_out_and_time_goes_on(missing: list[bool], middle: int) -> None:
+    missing_S = np.array(missing)
+    rows = missing_S.size
+    whole = (Segment(0, middle, 0.0), Segment(middle, rows, 100.0))
+    segments, kept_S, notes = cut_missing(whole, missing_S, 10.0)
+    np.testing.assert_array_equal(kept_S, ~missing_S)
+    time_S = np.where(
+        np.arange(rows) < middle, np.arange(rows) / 10, 100 + (np.arange(rows) - middle) / 10
+    )
+    kept = np.flatnonzero(~missing_S)
+    covered = [row for segment in segments for row in range(segment.start, segment.stop)]
+    assert covered == list(range(kept.size))
+    for segment in segments:
+        rows_S = kept[segment.start : segment.stop]
+        np.testing.assert_array_equal(np.diff(rows_S), 1)
+        expected = time_S[rows_S[0]] - time_S[kept[0]]
+        assert segment.onset_seconds == pytest.approx(expected, abs=1e-6)
+        assert not any(row == middle for row in rows_S[1:])
+    assert bool(notes) == bool(missing_S.any())

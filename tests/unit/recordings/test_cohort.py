@@ -22,10 +22,11 @@ CELL = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=12
 def sheets(draw: st.DrawFn) -> list[SheetRow]:
     recordings = draw(st.lists(IDS, min_size=1, max_size=6, unique_by=str.lower))
     columns = draw(st.lists(st.sampled_from(["age", "sex", "site β"]), unique=True))
+    people = draw(st.lists(IDS, min_size=1, max_size=6, unique_by=str.lower))
     labels: dict[str, int | None] = {}
     rows = []
     for number, recording in enumerate(recordings):
-        participant = draw(IDS)
+        participant = draw(st.sampled_from(people))
         labels.setdefault(participant, draw(st.sampled_from([0, 1, None])))
         folder = draw(TEXT).replace("/", "-").strip(".") or "x"
         rows.append(
@@ -36,6 +37,9 @@ def sheets(draw: st.DrawFn) -> list[SheetRow]:
                 draw(st.none() | TEXT),
                 labels[participant],
                 {column: draw(CELL) for column in columns},
+                draw(st.none() | st.integers(1, 4096).map(float)),
+                draw(st.none() | st.sampled_from([("AF7",), ("TP9", "AF7", "Right AUX")])),
+                draw(st.none() | st.sampled_from(["mV", "0.488 uV"])),
             )
         )
     return rows
@@ -49,6 +53,19 @@ def test_a_sheet_reads_back_as_it_was_written(
     file = tmp_path_factory.mktemp("sheet") / "cohort.tsv"
     write_sheet(rows, file)
     assert read_sheet(file) == rows
+
+
+@pytest.mark.parametrize("rate", ["fast", "0", "-256", "nan", "inf"])
+def test_a_rate_that_is_none_is_refused(tmp_path: Path, rate: str) -> None:
+    file = tmp_path / "cohort.tsv"
+    file.write_text(f"participant\trecording\tpath\tsampling_rate\nA\tA_1\tA.mat\t{rate}\n")
+    assert f"line 2: sampling_rate is '{rate}'" in one_line(lambda: read_sheet(file))
+
+
+def test_a_misspelt_reading_column_is_no_covariate(tmp_path: Path) -> None:
+    file = tmp_path / "cohort.tsv"
+    file.write_text("participant\trecording\tpath\tsamplingrate\nA\tA_1\tA.mat\t256\n")
+    assert "Did you mean 'sampling_rate'?" in one_line(lambda: read_sheet(file))
 
 
 @given(st.text(max_size=12))

@@ -151,7 +151,12 @@ class ContentHash:
                 column.update(_samples(values).tobytes())
             else:
                 filled = values.fill_null(-1) if values.null_count else values
-                array = filled.to_numpy()
+                # Not to_numpy, which imports pandas; bools are packed and have no other way.
+                array = (
+                    np.array(filled.to_pylist(), dtype=bool)
+                    if pa.types.is_boolean(filled.type)
+                    else np.concatenate([np.from_dlpack(chunk) for chunk in filled.chunks])
+                )
                 column.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
 
     def hexdigest(self) -> str:
@@ -198,22 +203,21 @@ def write_windows(
     num_windows, _, window_samples = windows.signal_WCS.shape
     columns: dict[str, Any] = {
         "Participant": [recording.participant] * num_windows,
-        "Remission": [remission] * num_windows,
+        "Remission": None if remission is None else np.full(num_windows, remission),
         "recording": [recording.recording] * num_windows,
     }
     for field, _ in INDEX_FIELDS[3:] + WINDOW_QUALITY:
         columns[field] = np.asarray(getattr(windows, field))[order]
-    bare = schema(windows.channels, window_samples)
-    lists = {name: np.asarray(getattr(windows, name)) for name in CHANNEL_QUALITY}
-    # Channels lie one after another in the chain's array, so none is copied here.
-    lists |= {channel: windows.signal_WCS[:, i] for i, channel in enumerate(windows.channels)}
+    for field in CHANNEL_QUALITY:
+        columns[field] = getattr(windows, field)[order]
     sorted_already = bool((order == np.arange(num_windows)).all())
-    for name, values_W in lists.items():
-        flat = np.ascontiguousarray(values_W if sorted_already else values_W[order]).ravel()
-        columns[name] = pa.FixedSizeListArray.from_arrays(
-            pa.array(flat), type=bare.field(name).type
-        )
-    table = pa.table({field.name: columns[field.name] for field in bare}, schema=bare)
+    for index, channel in enumerate(windows.channels):
+        # Channels lie one after another in the chain's array, so none is copied here.
+        signal_WS = windows.signal_WCS[:, index]
+        columns[channel] = signal_WS if sorted_already else signal_WS[order]
+    bare = schema(windows.channels, window_samples)
+    arrays = [_arrow(columns[field.name], field.type, num_windows) for field in bare]
+    table = pa.table(arrays, schema=bare)
 
     content = ContentHash(windows.channels, window_samples, windows.sampling_rate)
     content.update(table)
@@ -256,6 +260,32 @@ def write_windows(
         for first in range(0, num_windows, most):
             writer.write(table.slice(first, most))
     return metadata
+
+
+def _arrow(values: Any, kind: pa.DataType, rows: int) -> pa.Array:
+    """Values as an arrow array of a type of the contract; None is all null.
+
+    From buffers, for `pa.array` imports pandas to see whether it is given something of it, and that
+    takes longer than everything else here.
+    """
+    if values is None:
+        return pa.nulls(rows, kind)
+    if pa.types.is_string(kind):
+        encoded = [str(text).encode() for text in values]
+        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+        return pa.StringArray.from_buffers(
+            rows, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))
+        )
+    if pa.types.is_fixed_size_list(kind):
+        flat = np.ascontiguousarray(values, dtype=np.float32).ravel()
+        inner = pa.Array.from_buffers(pa.float32(), flat.size, [None, pa.py_buffer(flat)])
+        return pa.FixedSizeListArray.from_arrays(inner, type=kind)
+    if pa.types.is_boolean(kind):
+        bits = np.packbits(np.asarray(values, dtype=bool), bitorder="little")
+    else:
+        letter = "f" if pa.types.is_floating(kind) else "i"
+        bits = np.ascontiguousarray(values, dtype=f"{letter}{kind.bit_width // 8}")
+    return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(bits)])
 
 
 def kept_text(source: Mapping[str, Any]) -> str:
@@ -436,7 +466,12 @@ class WindowsFile:
 
 def _samples(column: pa.ChunkedArray) -> np.ndarray:
     """All samples of a column of fixed-size lists, flat, without a copy where it is one chunk."""
-    chunks = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in column.chunks]
+    # Not flatten, which imports pyarrow.compute, nor to_numpy, which imports pandas.
+    size = column.type.list_size
+    chunks = [
+        np.from_dlpack(chunk.values.slice(chunk.offset * size, len(chunk) * size))
+        for chunk in column.chunks
+    ]
     return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.float32), *chunks])
 
 

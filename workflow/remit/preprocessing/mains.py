@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ def mains_of(recording: Recording) -> tuple[float | None, str]:
     """Frequency of the mains in Hz, None where nothing tells it; and a sentence that says why."""
     if recording.mains_hz is not None:
         return recording.mains_hz, f"Mains at {recording.mains_hz:g} Hz, as the recording states."
-    ratios = {hz: prominence(recording, hz) for hz in MAINS_HZ}
+    ratios = prominence(recording, MAINS_HZ)
     found = max(ratios, key=lambda hz: ratios[hz])
     shown = ", ".join(f"{ratio:.2g} at {hz:g} Hz" for hz, ratio in ratios.items())
     if ratios[found] >= STANDS_OUT:
@@ -30,8 +31,8 @@ def mains_of(recording: Recording) -> tuple[float | None, str]:
     return None, f"No mains is stated or stands out of the spectrum (over its neighbours: {shown})."
 
 
-def prominence(recording: Recording, frequency_hz: float) -> float:
-    """Density at a frequency over that of its neighbours in the median channel; 0 where unknown."""
+def prominence(recording: Recording, frequencies_hz: Sequence[float]) -> dict[float, float]:
+    """Density at each frequency over that of its neighbours, in the median channel; 0 if unknown."""
     rate = recording.sampling_rate
     size = round(_BLOCK_SECONDS * rate)
     starts = [
@@ -39,19 +40,24 @@ def prominence(recording: Recording, frequency_hz: float) -> float:
         for segment in recording.segments
         for start in range(segment.start, segment.stop - size + 1, size)
     ]
-    if not starts or frequency_hz + 6.5 > rate / 2:
-        return 0.0
+    ratios = dict.fromkeys(frequencies_hz, 0.0)
+    if not starts:
+        return ratios
     chosen = np.unique(np.linspace(0, len(starts) - 1, min(len(starts), _MOST_BLOCKS)).astype(int))
     taper_S = np.hanning(size).astype(np.float32)
     density_CF = np.zeros((len(recording.channels), size // 2 + 1))
     for index in chosen:
         block_CS = recording.signal_CS[:, starts[index] : starts[index] + size]
         block_CS = (block_CS - block_CS.mean(axis=1, keepdims=True)) * taper_S
-        density_CF += np.abs(np.fft.rfft(block_CS, axis=1)) ** 2
-    away_F = np.abs(np.fft.rfftfreq(size, 1 / rate) - frequency_hz)
-    at_C = density_CF[:, away_F <= 0.5].mean(axis=1)
-    near_C = np.median(density_CF[:, (away_F >= 2.0) & (away_F <= 6.0)], axis=1)
-    heard = near_C > 0
-    if not heard.any():
-        return 0.0
-    return float(np.median(at_C[heard] / near_C[heard]))
+        spectrum_CF = np.fft.rfft(block_CS, axis=1)
+        density_CF += spectrum_CF.real**2 + spectrum_CF.imag**2
+    for hertz in ratios:
+        if hertz + 6.5 > rate / 2:
+            continue
+        away_F = np.abs(np.fft.rfftfreq(size, 1 / rate) - hertz)
+        at_C = density_CF[:, away_F <= 0.5].mean(axis=1)
+        near_C = np.median(density_CF[:, (away_F >= 2.0) & (away_F <= 6.0)], axis=1)
+        heard = near_C > 0
+        if heard.any():
+            ratios[hertz] = float(np.median(at_C[heard] / near_C[heard]))
+    return ratios

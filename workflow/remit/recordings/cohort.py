@@ -190,7 +190,8 @@ def _row(file: Path, line: int, cells: dict[str, str], root: str | Path) -> Shee
             f"{where}: remission is '{remission}'; expected 0, 1 or nothing (unknown); correct it."
         )
     rate = _rate(where, cells.pop("sampling_rate", ""))
-    names = cells.pop("channel_names", "").replace(",", " ").split()
+    named = cells.pop("channel_names", "")
+    names = [name.strip() for name in named.split("," if "," in named else None)]
     units = cells.pop("units", "") or None
     row = SheetRow(
         participant,
@@ -296,7 +297,7 @@ def _reading_cell(value: float | str | tuple[str, ...] | None) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.10g}"
-    return value if isinstance(value, str) else " ".join(value)
+    return value if isinstance(value, str) else ",".join(value)
 
 
 def simulated_rows(cohort: str, simulation: Simulation) -> list[SheetRow]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from remit.recordings.recording import Recording
 
 
-RESULT_VERSION = 1  # raise when a change to any reader alters what is read
+RESULT_VERSION = 2  # raise when a change to any reader alters what is read
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Entry:
 class Reader:
     """One format.
 
-    `suffixes`: lower case, with the dot. `matches`: a light look at the file's first bytes.
+    `suffixes`: lower case, with the dot. `matches`: a light look at the file's first bytes; it may
+    raise RemitError for a file that is this format's and damaged.
     `read`: the recording of a sheet row whose path can be opened as it is. `entries`: what lists
     the recordings in a container file; None for a format that holds one per file. `expects`: what
     `matches` looks for, for error messages. `companions`: the further files that a recording
