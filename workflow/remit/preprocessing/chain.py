@@ -224,13 +224,14 @@ def preprocess(
     num_windows, num_channels = sum(plan.counts), len(picked.channels)
     signal_CWS = np.empty((num_channels, num_windows, plan.window), dtype=np.float32)
     peak_to_peak = np.empty((num_windows, num_channels), dtype=np.float32)
+    workspace = resample.Workspace()
     for channel in range(num_channels):
         raw_S = picked.signal_CS[channel]
         if reference_S is not None:
             raw_S = raw_S - reference_S
         for index, stretch in enumerate(plan.stretches):
             if plan.counts[index]:
-                filtered_S = _condition(stretch.of(raw_S), plan)
+                filtered_S = _condition(stretch.of(raw_S), plan, workspace)
                 rows = plan.rows(index)
                 signal_CWS[channel, rows] = _cut(
                     filtered_S, plan.counts[index], plan, settings.offset
@@ -432,8 +433,8 @@ def _refuse_above_nyquist(settings: Preprocessing, source_rate: float, name: str
             )
 
 
-def _condition(raw_S: np.ndarray, plan: _Plan) -> np.ndarray:
-    """Filter and resample one stretch of one channel: float64 at the output rate.
+def _condition(raw_S: np.ndarray, plan: _Plan, workspace: resample.Workspace) -> np.ndarray:
+    """Filter and resample one stretch of one channel: float64 at the output rate, in the workspace.
 
     The stretch's level, the median of some of its samples, is taken off first and put back unless
     a high-pass removes it: every step is linear and passes a constant, and an electrode's offset of
@@ -442,7 +443,7 @@ def _condition(raw_S: np.ndarray, plan: _Plan) -> np.ndarray:
     if plan.conditioner.leaves_as_is:
         return raw_S.astype(np.float64)
     level = float(np.median(raw_S[:: max(1, len(raw_S) // _LEVEL_SAMPLES)]))
-    signal_S = plan.conditioner(raw_S.astype(np.float64) - level)
+    signal_S = plan.conditioner(raw_S, level, workspace)
     return signal_S + level if plan.keeps_offset else signal_S
 
 

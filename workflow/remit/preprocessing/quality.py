@@ -30,7 +30,10 @@ def flat_samples(raw_S: np.ndarray, flat_uv: float, flat_seconds: float, rate: f
     """
     least = max(1, ceil(flat_seconds * rate - 1e-9))  # successive differences
     flat_S = np.zeros(len(raw_S), dtype=bool)
-    for start, stop in _runs(np.abs(np.diff(raw_S)) <= flat_uv):
+    still = np.abs(np.diff(raw_S)) <= flat_uv
+    if np.count_nonzero(still) < least:
+        return flat_S
+    for start, stop in _runs(still):
         if stop - start >= least:
             flat_S[start : stop + 1] = True  # a run of n differences spans n + 1 samples
     return flat_S
@@ -64,6 +67,8 @@ def fraction_per_window(
     marked_S: np.ndarray, start_W: np.ndarray, stop_W: np.ndarray
 ) -> np.ndarray:
     """The marked part of samples ``[start, stop)`` for every window: float64 ``[windows]``."""
+    if not marked_S.any():
+        return np.zeros(len(start_W))
     running = np.concatenate([[0], np.cumsum(marked_S)])
     fraction_W: np.ndarray = (running[stop_W] - running[start_W]) / (stop_W - start_W)
     return fraction_W

@@ -83,7 +83,7 @@ def bids_files(root: Path, wanted: Wanted | None = None) -> list[BidsFile]:
                 session = place.name if place in sessions else None
                 found += [
                     _bids_file(item, subject.name, session)
-                    for item in _listed(place / "eeg")
+                    for item in listed(place / "eeg")
                     if not item.name.startswith(".") and _looks_like_one(item.name, known)
                 ]
         if len(found) == before:
@@ -92,7 +92,8 @@ def bids_files(root: Path, wanted: Wanted | None = None) -> list[BidsFile]:
     return sorted((_filtered(file, taken) for file in found), key=lambda file: file.path)
 
 
-def _listed(folder: Path) -> list[Path]:
+def listed(folder: Path) -> list[Path]:
+    """What a folder holds, sorted; raises RemitError for one that cannot be listed."""
     try:
         return sorted(folder.iterdir())
     except OSError as error:
@@ -103,23 +104,23 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path, prefix: str) -> list[Path]:
-    return [item for item in _listed(folder) if item.name.startswith(prefix) and item.is_dir()]
+    return [item for item in listed(folder) if item.name.startswith(prefix) and item.is_dir()]
 
 
 def _dangling(folder: Path, prefix: str) -> list[BidsFile]:
     """Links to folders that are not there."""
     return [
         BidsFile(item, item.name if prefix == "sub-" else folder.name, "is a link to nothing")
-        for item in _listed(folder)
+        for item in listed(folder)
         if item.name.startswith(prefix) and item.is_symlink() and not item.exists()
     ]
 
 
 def _no_subjects(root: Path) -> RemitError:
-    there = [item.name for item in _listed(root) if not item.name.startswith(".")]
+    there = [item.name for item in listed(root) if not item.name.startswith(".")]
     inner = [
         item.name
-        for item in _listed(root)
+        for item in listed(root)
         if item.is_dir() and not item.name.startswith(".") and _folders(item, "sub-")
     ]
     remedy = (
@@ -144,7 +145,7 @@ def _misplaced(folder: Path, subject: str, known: tuple[str, ...]) -> list[BidsF
     """Recordings directly in a subject's or session's folder, where BIDS has none."""
     return [
         BidsFile(item, subject, "lies outside the folder 'eeg'; expected it in there")
-        for item in _listed(folder)
+        for item in listed(folder)
         if not item.name.startswith(".") and item.name.lower().endswith(known) and not item.is_dir()
     ]
 

@@ -67,10 +67,7 @@ class Stored:
     @property
     def size(self) -> int:
         """Number of values."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -97,10 +94,7 @@ class Struct:
     @property
     def size(self) -> int:
         """Number of elements."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count
+        return math.prod(self.shape)
 
     def column(self, name: str, chosen: Sequence[int] | None = None) -> list[Any]:
         """A field's value in every element or the chosen ones, in MATLAB's order (columns first).

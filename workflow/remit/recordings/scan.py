@@ -20,7 +20,7 @@ from typing import Literal
 from remit.config import Label
 from remit.errors import RemitError, did_you_mean, some_of
 from remit.naming import check_id
-from remit.recordings.bids import Wanted, bids_files
+from remit.recordings.bids import Wanted, bids_files, listed
 from remit.recordings.cohort import OPTIONAL, READING, REQUIRED, SheetRow, read_table, resolve
 from remit.recordings.registry import (
     Entry,
@@ -491,7 +491,7 @@ def _bids(root: Path, people: dict[str, _Person] | None, wanted: Wanted | None) 
 def _folder(root: Path, people: dict[str, _Person] | None) -> Iterator[_File]:
     """Every file that may be a recording, and the participant whose folder or name it has."""
     known = suffixes()
-    for item in _listed(root):
+    for item in listed(root):
         if item.name.startswith("."):
             continue
         if not item.is_dir():
@@ -509,7 +509,7 @@ def _folder(root: Path, people: dict[str, _Person] | None) -> Iterator[_File]:
 
 
 def _in_folder(folder: Path, participant: str, known: tuple[str, ...]) -> Iterator[_File]:
-    for item in _listed(folder):
+    for item in listed(folder):
         if item.name.startswith("."):
             continue
         if item.is_dir() and item.name.lower().endswith(RECORDING_FOLDERS):
@@ -520,16 +520,6 @@ def _in_folder(folder: Path, participant: str, known: tuple[str, ...]) -> Iterat
             yield from _in_folder(item, participant, known)
         elif not _is_beside(item, known):
             yield _File(item, participant)
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise RemitError(
-            f"{folder}: cannot be listed ({error.strerror}); expected a folder; check its "
-            "permissions."
-        ) from None
 
 
 def _is_beside(file: Path, known: tuple[str, ...]) -> bool:

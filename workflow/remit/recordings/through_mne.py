@@ -58,6 +58,21 @@ class Choice:
     notes: tuple[str, ...]
 
 
+def header_number(path: Path, what: str, text: str) -> float:
+    """A number of a header; raises RemitError for what is none or beyond all bounds."""
+    bare = text.split("\0")[0].strip().replace(",", ".")
+    try:
+        number = float(bare)
+    except ValueError:
+        number = float("nan")
+    if not abs(number) < 1e12:  # also refuses NaN
+        raise RemitError(
+            f"{path}: the header's {what} is '{bare}'; expected a number; the header is damaged, "
+            "copy or export it again."
+        )
+    return number
+
+
 @contextmanager
 def guarded(path: Path, what: str, library: str = "MNE") -> Iterator[list[str]]:
     """Call a library: its exceptions become a RemitError, its warnings the list that is yielded.
@@ -139,7 +154,8 @@ def microvolts(
             stop = min(start + step, last)
             chunk_CS = raw.get_data(picks=list(rows), start=start, stop=stop)
             with np.errstate(over="ignore"):  # becomes infinite, which a recording refuses
-                signal_CS[:, written : written + stop - start] = chunk_CS * factor_C1
+                place_CS = signal_CS[:, written : written + stop - start]
+                np.multiply(chunk_CS, factor_C1, out=place_CS, casting="unsafe")
             written += stop - start
     return signal_CS
 

@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 from remit.errors import RemitError, did_you_mean, some_of
 from remit.recordings.cohort import SheetRow
 from remit.recordings.registry import Reader, ReaderOptions
-from remit.recordings.through_mne import Break, choose, guarded, microvolts, recording_of
+from remit.recordings.through_mne import (
+    Break,
+    choose,
+    guarded,
+    header_number,
+    microvolts,
+    recording_of,
+)
 from remit.recordings.units import parse
 
 if TYPE_CHECKING:
@@ -211,19 +218,19 @@ def _read_header(path: Path) -> _Header:
     if parser.has_section("Binary Infos"):
         binary = parser["Binary Infos"].get("BinaryFormat", "")
     one_of("BinaryFormat", binary.strip() or "missing", tuple(SAMPLE_BYTES), "what MNE reads")
-    interval = _number(path, "SamplingInterval", setting("SamplingInterval"))
+    interval = header_number(path, "SamplingInterval", setting("SamplingInterval"))
     if interval <= 0:
         raise RemitError(
             f"{path}: the header's SamplingInterval is {interval:g}; expected a positive number of "
             "microseconds; correct it or export it again."
         )
     channels = _channels(
-        path, parser, int(_number(path, "NumberOfChannels", setting("NumberOfChannels")))
+        path, parser, int(header_number(path, "NumberOfChannels", setting("NumberOfChannels")))
     )
-    points = int(_number(path, "DataPoints", settings.get("datapoints") or "0"))
+    points = int(header_number(path, "DataPoints", settings.get("datapoints") or "0"))
     window = None
     if settings.get("segmentationtype", "").upper() == "MARKERBASED":
-        window = int(_number(path, "SegmentDataPoints", setting("SegmentDataPoints")))
+        window = int(header_number(path, "SegmentDataPoints", setting("SegmentDataPoints")))
         if window < 1 or points % window:
             raise RemitError(
                 f"{path}: the header's SegmentDataPoints is {window} for {points} DataPoints; "
@@ -262,25 +269,12 @@ def _channels(path: Path, parser: configparser.ConfigParser, count: int) -> tupl
     for number in range(1, count + 1):
         parts = [*lines[f"ch{number}"].split(","), "", "", ""]
         label = parts[0].replace(r"\1", ",").strip()
-        resolution = _number(path, f"resolution of channel '{label}'", parts[2] or "1")
+        resolution = header_number(path, f"resolution of channel '{label}'", parts[2] or "1")
         # An empty unit is microvolts by the format's rules. What is left of a doubled encoding
         # of the micro sign is taken away.
         unit = parts[3].replace("\xc2", "").strip() or "µV"
         channels.append(_Channel(label, resolution, unit))
     return tuple(channels)
-
-
-def _number(path: Path, what: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not abs(number) < 1e12:  # also refuses NaN
-        raise RemitError(
-            f"{path}: the header's {what} is '{text}'; expected a number; the header is damaged, "
-            "copy or export it again."
-        )
-    return number
 
 
 def _beside(path: Path, name: str) -> Path:

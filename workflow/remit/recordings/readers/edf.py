@@ -10,7 +10,6 @@ doi:10.1016/S1388-2457(03)00123-8.
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from remit.errors import RemitError, some_of
 from remit.files import sha256_of
 from remit.recordings.cohort import SheetRow
 from remit.recordings.registry import Reader, ReaderOptions
+from remit.recordings.through_mne import guarded, header_number, microvolts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,6 @@ ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 # The spellings of units that MNE scales rightly; any other it takes for volts.
 VOLTAGE_UNITS = ("uV", "µV", "μV", "\x83\xcaV", "mV", "V")
 _FIXED = 256  # bytes of the fixed part, and of each signal's part
-_CHUNK_SECONDS = 60  # read at a time: the whole in float64 would triple the memory needed
 _ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15\d+(?:\.\d*)?)?\x14")
 
 
@@ -120,8 +119,8 @@ def _read_header(path: Path) -> _Header:
         if len(fixed) < _FIXED:
             raise _cut_header(path, len(fixed))
         text = fixed.decode("latin-1")
-        header_bytes = int(_number(path, "header size", text[184:192]))
-        count = int(_number(path, "number of signals", text[252:256]))
+        header_bytes = int(header_number(path, "header size", text[184:192]))
+        count = int(header_number(path, "number of signals", text[252:256]))
         if count < 1 or header_bytes != _FIXED * (count + 1):
             raise RemitError(
                 f"{path}: the header says {header_bytes} bytes for {count} signals; expected "
@@ -151,14 +150,16 @@ def _read_header(path: Path) -> _Header:
             label=columns["label"][i],
             unit=columns["unit"][i],
             physical=(
-                _number(path, "physical minimum", columns["physical minimum"][i]),
-                _number(path, "physical maximum", columns["physical maximum"][i]),
+                header_number(path, "physical minimum", columns["physical minimum"][i]),
+                header_number(path, "physical maximum", columns["physical maximum"][i]),
             ),
             digital=(
-                _number(path, "digital minimum", columns["digital minimum"][i]),
-                _number(path, "digital maximum", columns["digital maximum"][i]),
+                header_number(path, "digital minimum", columns["digital minimum"][i]),
+                header_number(path, "digital maximum", columns["digital maximum"][i]),
             ),
-            samples=int(_number(path, "samples per record", columns["samples per record"][i])),
+            samples=int(
+                header_number(path, "samples per record", columns["samples per record"][i])
+            ),
         )
         for i in range(count)
     )
@@ -167,8 +168,8 @@ def _read_header(path: Path) -> _Header:
         patient=text[8:88].strip(),
         reserved=text[192:236].strip(),
         header_bytes=header_bytes,
-        records=int(_number(path, "number of data records", text[236:244])),
-        record_seconds=_number(path, "duration of a data record", text[244:252]),
+        records=int(header_number(path, "number of data records", text[236:244])),
+        record_seconds=header_number(path, "duration of a data record", text[244:252]),
         signals=signals,
     )
 
@@ -178,20 +179,6 @@ def _cut_header(path: Path, size: int) -> RemitError:
         f"{path}: ends inside its header ({size} bytes); expected a whole EDF or BDF file; copy it "
         "again."
     )
-
-
-def _number(path: Path, what: str, text: str) -> float:
-    bare = text.split("\0")[0].strip().replace(",", ".")
-    try:
-        number = float(bare)
-    except ValueError:
-        number = float("nan")
-    if not abs(number) < 1e12:  # also refuses NaN
-        raise RemitError(
-            f"{path}: the header's {what} is '{bare}'; expected a number; the header is damaged, "
-            "copy or export it again."
-        )
-    return number
 
 
 def _whole_records(path: Path, header: _Header, allow_truncated: bool) -> tuple[_Header, list[str]]:
@@ -339,35 +326,15 @@ def _record_onsets(path: Path, header: _Header) -> list[float] | None:
 def _signal(path: Path, header: _Header, signals: list[_Signal]) -> np.ndarray:
     """float32 microvolts [C, S] of these signals, through MNE."""
     import mne
-    import numpy as np
 
     labels = [signal.label for signal in signals]
     samples = header.records * signals[0].samples
-    signal_CS = np.empty((len(labels), samples), dtype=np.float32)
     opener = mne.io.read_raw_bdf if header.bdf else mne.io.read_raw_edf
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Latin-1 decodes any byte; the annotations' text is not used.
-            raw = opener(
-                path,
-                include=labels,
-                stim_channel=None,
-                preload=False,
-                encoding="latin1",
-                verbose="error",
-            )
-            order = [raw.ch_names.index(label) for label in labels]
-            step = max(1, round(_CHUNK_SECONDS * raw.info["sfreq"]))
-            for start in range(0, raw.n_times, step):
-                stop = min(start + step, raw.n_times)
-                chunk_CS = raw.get_data(start=start, stop=stop)[order]
-                signal_CS[:, start:stop] = chunk_CS * 1e6  # V to microvolt
-    except Exception as error:  # MNE raises many kinds for a damaged file
-        raise RemitError(
-            f"{path}: MNE cannot read it ({type(error).__name__}: {error}); expected a sound EDF "
-            "or BDF file; export it again."
-        ) from error
+    with guarded(path, "EDF or BDF"):
+        # Latin-1 decodes any byte; the annotations' text is not used.
+        raw = opener(path, include=labels, stim_channel=None, preload=False, encoding="latin1")
+        rows = [raw.ch_names.index(label) for label in labels]
+        signal_CS = microvolts(raw, rows, [1e6] * len(rows), [(0, raw.n_times)])
     if raw.n_times != samples or len(raw.ch_names) != len(labels):
         raise RemitError(
             f"{path}: MNE gives {len(raw.ch_names)} channels of {raw.n_times} samples; expected "
