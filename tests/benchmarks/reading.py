@@ -42,6 +42,8 @@ CHAINS = {
     },
 }
 ROUNDS = 3
+# Another interpreter, for instance with an older pandas, to compare the parsing with.
+OTHER_PYTHON = os.environ.get("REMIT_BENCH_PYTHON")
 
 
 def channels_of_a_cap() -> list[str]:
@@ -215,40 +217,53 @@ def filters(folder: Path) -> None:
             )
 
 
+PARSE = """
+import statistics, sys, time
+import pandas as pd
+times = []
+for _ in range(15):
+    began = time.perf_counter()
+    pd.read_csv(sys.argv[1])
+    times.append(time.perf_counter() - began)
+print(pd.__version__, statistics.median(times))
+"""
+
+
 def parsing(folder: Path) -> None:
+    """Parsing alone: remit's table against pandas' default reader, and another pandas if asked."""
     import pandas as pd
 
-    from remit.recordings.cohort import SheetRow
-    from remit.recordings.readers import muse_csv
-    from remit.recordings.registry import ReaderOptions
-    from remit.recordings.table import read_columns
+    from remit.recordings import table
 
     source = sorted((SHARED_DATA / "muse").glob("subject*/*.csv"))[0]
     long = folder / "long.csv"
     header, body = source.read_bytes().split(b"\n", 1)
     long.write_bytes(header + b"\n" + body * 15)
+    names = table.cells(table.head(source)[0])
+    wanted: dict[int, table.Kind] = {0: "number", **dict.fromkeys(range(1, 5), "sample")}
     for name, file in (("4 minutes", source), ("an hour", long)):
         calls = {
             "pandas": lambda file=file: pd.read_csv(file),
-            "table": lambda file=file: read_columns(file),
+            "remit": lambda file=file: table.columns(table.load(file), names, wanted),
         }
-        if file is source:
-            row = SheetRow("p", "r", str(file))
-            calls["reader"] = lambda row=row: muse_csv.read(row, ReaderOptions())
         times: dict[str, list[float]] = {key: [] for key in calls}
         for _ in range(15):
             for key, call in calls.items():
                 began = time.perf_counter()
                 call()
                 times[key].append(time.perf_counter() - began)
-        base = statistics.median(times["pandas"])
+        pandas, remit = (statistics.median(values) for values in times.values())
         print(
-            f"{name} of Muse CSV, {file.stat().st_size / 1e6:.1f} MB, pandas {pd.__version__}: "
-            + ", ".join(
-                f"{key} {1e3 * statistics.median(values):.1f} ms ({base / statistics.median(values):.2f} x)"
-                for key, values in times.items()
-            )
+            f"{name} of Muse CSV, {file.stat().st_size / 1e6:.1f} MB: remit {1e3 * remit:.1f} ms, "
+            f"pandas {pd.__version__} {1e3 * pandas:.1f} ms ({pandas / remit:.1f} x)"
         )
+        if OTHER_PYTHON:
+            done = subprocess.run(
+                [OTHER_PYTHON, "-c", PARSE, file], capture_output=True, text=True, check=True
+            )
+            version, seconds = done.stdout.split()
+            other = float(seconds)
+            print(f"    pandas {version} {1e3 * other:.1f} ms ({other / remit:.1f} x)")
 
 
 def start(folder: Path) -> None:

@@ -118,3 +118,20 @@ def test_ratios_of_sines_are_those_of_their_powers(mains: float | None) -> None:
 def test_ratios_of_a_dead_channel_are_unknown() -> None:
     ratios = quality.spectral_ratios(np.zeros(1000, np.float32), np.array([0]), 1000, 250.0, None)
     assert np.isnan(ratios).all()
+
+
+@given(
+    lengths=st.lists(st.tuples(st.booleans(), st.integers(1, 12)), max_size=12),
+    least=st.integers(1, 9),
+)
+def test_runs_are_those_found_one_by_one(lengths: list[tuple[bool, int]], least: int) -> None:
+    marked = [value for value, count in lengths for _ in range(count)]
+    expected, start = [], None
+    for index, value in enumerate([*marked, False]):
+        if value and start is None:
+            start = index
+        if not value and start is not None:
+            if index - start >= least:
+                expected.append((start, index))
+            start = None
+    assert quality._runs(np.array(marked, dtype=bool), least) == expected

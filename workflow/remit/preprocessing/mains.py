@@ -44,7 +44,7 @@ def prominence(recording: Recording, frequencies_hz: Sequence[float]) -> dict[fl
     if not starts:
         return ratios
     chosen = np.unique(np.linspace(0, len(starts) - 1, min(len(starts), _MOST_BLOCKS)).astype(int))
-    taper_S = np.hanning(size).astype(np.float32)
+    taper_S = np.hanning(size)
     density_CF = np.zeros((len(recording.channels), size // 2 + 1))
     for index in chosen:
         block_CS = recording.signal_CS[:, starts[index] : starts[index] + size]

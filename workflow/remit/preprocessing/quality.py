@@ -30,12 +30,8 @@ def flat_samples(raw_S: np.ndarray, flat_uv: float, flat_seconds: float, rate: f
     """
     least = max(1, ceil(flat_seconds * rate - 1e-9))  # successive differences
     flat_S = np.zeros(len(raw_S), dtype=bool)
-    still = np.abs(np.diff(raw_S)) <= flat_uv
-    if np.count_nonzero(still) < least:
-        return flat_S
-    for start, stop in _runs(still):
-        if stop - start >= least:
-            flat_S[start : stop + 1] = True  # a run of n differences spans n + 1 samples
+    for start, stop in _runs(np.abs(np.diff(raw_S)) <= flat_uv, least):
+        flat_S[start : stop + 1] = True  # a run of n differences spans n + 1 samples
     return flat_S
 
 
@@ -92,24 +88,38 @@ def repeated_samples(raw_CS: np.ndarray) -> np.ndarray:
         same = raw_CS[0, lag:] == raw_CS[0, :-lag]
         if lag > 1:
             same &= ~repeated_S[lag:]  # what is held repeats at any lag
-        for first, stop in _runs(same):
-            if stop - first < least:
-                continue
-            others = raw_CS[1:, first + lag : stop + lag] == raw_CS[1:, first:stop]
-            for start, end in (
-                _runs(others.all(axis=0)) if num_channels > 1 else [(0, stop - first)]
-            ):
-                if end - start >= least:
-                    repeated_S[first + start + lag : first + end + lag] = True
+        for row_S in raw_CS[1:]:
+            if not _may_run(same, least):
+                break
+            same &= row_S[lag:] == row_S[:-lag]
+        for first, stop in _runs(same, least):
+            repeated_S[first + lag : stop + lag] = True
     return repeated_S
 
 
-def _runs(marked_S: np.ndarray) -> list[tuple[int, int]]:
-    """First and end (exclusive) place of each run of True."""
+def _may_run(marked_S: np.ndarray, least: int) -> bool:
+    """Whether there may be a run of ``least`` True; quick where there is none, never wrong then.
+
+    Such a run holds a multiple of ``least``, and half of it lies on one side of that.
+    """
+    right = left = np.flatnonzero(marked_S[::least]) * least
+    last = len(marked_S) - 1
+    for step in range(1, least // 2):
+        if not (right.size or left.size):
+            break
+        right = right[marked_S[np.minimum(right + step, last)]]
+        left = left[marked_S[np.maximum(left - step, 0)]]
+    return bool(right.size or left.size)
+
+
+def _runs(marked_S: np.ndarray, least: int) -> list[tuple[int, int]]:
+    """First and end (exclusive) place of each run of at least ``least`` True."""
+    if not _may_run(marked_S, least):
+        return []
     edges = np.diff(np.concatenate([[0], marked_S.astype(np.int8), [0]]))
-    return list(
-        zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
-    )
+    starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    long = stops - starts >= least
+    return list(zip(starts[long].tolist(), stops[long].tolist(), strict=True))
 
 
 def spectral_ratios(
@@ -135,7 +145,7 @@ def spectral_ratios(
     top = min(MUSCLE_BAND[1], 0.45 * rate)
     muscle_F = (frequency_F > MUSCLE_BAND[0]) & (frequency_F <= top) & ~near_mains_F
     measurable = rate / 2 >= max(lines) + _MAINS_HALF_WIDTH
-    taper_S = np.hanning(length).astype(np.float32)
+    taper_S = np.hanning(length)  # float64: numpy's transforms of float32 are slower
     sums = np.full((3, len(start_W)), np.nan)
     for first in range(0, len(start_W), _BLOCK_WINDOWS):
         rows = slice(first, first + _BLOCK_WINDOWS)
