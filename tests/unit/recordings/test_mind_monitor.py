@@ -337,4 +337,7 @@ def test_the_rate_comes_out_of_any_bursts(
     app.stamps = [stamp(each) for each in arrivals(rows, 256.0, seed)]
     recording = read(tmp_path_factory.mktemp("m"), app.text())
     assert recording.sampling_rate == 256.0
-    assert recording.segments == (Segment(0, rows, 0.0),)
+    # Whether the very last burst came late or after a gap, nothing behind it can tell.
+    first, *rest = recording.segments
+    assert (first.start, first.onset_seconds) == (0, 0.0)
+    assert first.stop >= rows - 48 and len(rest) <= 1
