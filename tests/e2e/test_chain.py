@@ -12,6 +12,7 @@ import torch
 import yaml
 from scipy.io import savemat
 
+from remit.dataset.windows import open_dataset
 from tests.conftest import BIN, ROOT, remit, run, snakemake
 
 pytestmark = pytest.mark.e2e
@@ -313,20 +314,33 @@ def test_a_bad_recording_is_named_in_one_line(tmp_path, recordings, change, sett
     assert not list((tmp_path / "results").rglob("*_primary_dataset.parquet"))
 
 
-@pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_signal_that_is_not_finite_is_refused(tmp_path, value):
+def csv_with(folder, value):
+    """12 s of Muse CSV in which one sample of AF7 is something else."""
     lines = ["timestamps,TP9,AF7,AF8,TP10,Right AUX"]
-    lines += [f"{1000 + i / 256:.3f},{i % 7},1.5,{i % 5},2.5,0" for i in range(256 * 12)]
+    lines += [f"{1000 + i / 256:.3f},{i % 7},{i % 3},{i % 5},2.5,0" for i in range(256 * 12)]
     lines[1000] = f"{1000 + 999 / 256:.3f},1,{value},2,3,0"
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw/a.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "raw/cohort.tsv").write_text(
+    (folder / "raw").mkdir()
+    (folder / "raw/a.csv").write_text("\n".join(lines) + "\n")
+    (folder / "raw/cohort.tsv").write_text(
         "participant\trecording\tpath\tremission\na\ta\ta.csv\t1\n"
     )
-    config = write_config(tmp_path, cohort="mine", cohorts={"mine": {"sheet": "raw/cohort.tsv"}})
-    line = fails(tmp_path, "results/windows/mine/a.parquet", config=config)
+    return write_config(folder, cohort="mine", cohorts={"mine": {"sheet": "raw/cohort.tsv"}})
+
+
+def test_an_infinite_sample_is_refused(tmp_path):
+    line = fails(tmp_path, "results/windows/mine/a.parquet", config=csv_with(tmp_path, "inf"))
     assert "AF7" in line or "1001" in line, line
     assert not (tmp_path / "results/windows/mine/a.parquet").exists()
+
+
+@pytest.mark.parametrize("value", ["nan", ""])
+def test_a_missing_sample_is_bridged_and_counted(tmp_path, value):
+    target = "results/windows/mine/a.parquet"
+    done = snakemake(target, cwd=tmp_path, config=csv_with(tmp_path, value))
+    assert done.returncode == 0, done.stdout
+    windows = open_dataset(tmp_path / target)
+    assert len(windows) == 1
+    np.testing.assert_allclose(windows.quality_WC("dropout_fraction"), 1 / 2048)
 
 
 def test_two_labels_for_one_participant_are_refused(tmp_path, recordings):
