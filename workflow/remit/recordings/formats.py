@@ -24,7 +24,7 @@ Of every format is refused: an empty file, a link to nothing, a beginning that i
 recording without an electrode or a sample, two channels of one electrode, infinite values, an unknown
 unit, and an amplitude that no EEG has (SD within a second of the median channel below 0.1 or above
 1000 µV). A file with less data than it promises is refused unless `cohorts.<name>.allow_truncated` is set;
-then what is there is read, and a note says so.
+then what is there is read, and a note says so, where the format lets it be told.
 
 In a BIDS dataset the sidecars `channels.tsv` (bad channels, types) and `eeg.json` (mains, rate) are read as
 well, from the file's folder and the ones above it.
@@ -40,7 +40,7 @@ def _row(reader: Reader) -> str:
     cells = [
         reader.name,
         ", ".join(f"`{suffix}`" for suffix in reader.suffixes),
-        "; ".join(reader.takes),
-        "; ".join(reader.refuses),
+        "<br>".join(reader.takes),
+        "<br>".join(reader.refuses),
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
