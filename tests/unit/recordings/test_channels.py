@@ -13,6 +13,7 @@ from remit.recordings.channels import (
     canonical,
     electrode_names,
     electrode_positions,
+    electrodes,
 )
 
 
@@ -99,3 +100,20 @@ def test_positions_are_metres_on_a_head() -> None:
 @pytest.mark.parametrize(("name", "meant"), [("T3", "T7"), ("af7", "AF7"), ("AFF77h", "AFF7h")])
 def test_a_name_without_a_place_gets_a_suggestion(name: str, meant: str) -> None:
     assert f"Did you mean '{meant}'?" in one_line(lambda: electrode_positions(["Cz", name]))
+
+
+def test_a_series_that_counts_sockets_is_no_montage() -> None:
+    biosemi = [f"{letter}{number}" for letter in "ABCD" for number in range(1, 33)]
+    assert electrodes([*biosemi, "EXG1", "Status"]) == [None] * 130
+    assert electrodes(["A1", "A2", "A3", "Cz"]) == [None, None, None, "Cz"]
+    depth = [f"POL F{number}" for number in range(1, 13)]
+    assert electrodes([*depth, "POL Fz"]) == [*[None] * 12, "Fz"]
+
+
+def test_a_montage_is_no_series() -> None:
+    clinic = ["Fp1", "F7", "F3", "T1", "T3", "T5", "C3-A2", "P3", "O1", "A1", "A2", "M1", "ECG"]
+    expected = ["Fp1", "F7", "F3", None, "T7", "P7", "C3", "P3", "O1", "A1", "A2", "M1", None]
+    assert electrodes(clinic) == expected
+    assert electrodes(electrode_names()) == list(electrode_names())
+    dense = ["F9", "F10", "P9", "P10", "T9", "T10", "C1", "C6", "I1", "I2"]
+    assert electrodes(dense) == dense

@@ -39,6 +39,9 @@ REFERENCES = {
 # 'EEG' (EDF+), 'POL' (Nihon Kohden) and 'RAW' (Mind Monitor) say only that it is a signal.
 _ELECTRODES = Path(__file__).with_name("electrodes.tsv")
 _PREFIX = re.compile(r"^(?:eeg|pol|raw)[\s_:.-]+", re.IGNORECASE)
+# One letter and a number: an electrode, or the socket of a device.
+_SERIES = re.compile(r"^([A-Za-z])(\d+)(?=$|[\s_-])")
+_OLD_TEMPORAL = {"t1", "t2"}  # of the 10-20 system's supplements, beside T3 to T6
 _SUFFIX = re.compile(r"^([^\s_-]+)\s*[\s_-]\s*(\S+)$")
 
 
@@ -80,6 +83,27 @@ def canonical(name: str) -> str | None:
     if electrode in EARS and reference in EARS:
         return None  # the difference between the two references
     return known.get(electrode) if reference in REFERENCES else None
+
+
+def electrodes(names: Sequence[str]) -> list[str | None]:
+    """The 10-10 spelling of each of a file's channel names, or None where it is no EEG electrode.
+
+    As `canonical` for each, but in the company of the others: of a series such as A1 to A32, or F1
+    to F12, which goes on where the 10-10 system ends, none is an electrode. It counts the sockets
+    of a device (BioSemi) or the contacts of an electrode in the brain.
+    """
+    found = [canonical(name) for name in names]
+    series = [_SERIES.match(_PREFIX.sub("", name.strip())) for name in names]
+    known = _by_lower_case()
+    sockets = {
+        match[1].lower()
+        for match in series
+        if match and match[0].lower() not in known and match[0].lower() not in _OLD_TEMPORAL
+    }
+    return [
+        None if match and match[1].lower() in sockets else name
+        for name, match in zip(found, series, strict=True)
+    ]
 
 
 def electrode_positions(channels: Sequence[str]) -> np.ndarray:
