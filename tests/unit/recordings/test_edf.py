@@ -146,7 +146,8 @@ def test_real_damaged_files_are_refused(shared_data: Path, name: str, says: str)
         (252, b"3   ", "768 bytes for 3 signals"),
         (252, b"0   ", "768 bytes for 0 signals"),
         (184, b"x       ", "header size is 'x'"),
-        (256 + 16, b"EEG AF7 ", "are both AF7"),
+        (256 + 16, b"EEG AF7 ", "two signals are called 'EEG AF7'"),
+        (256 + 16, b"AF7     ", "are both AF7"),
         (256, b"ECG one         ECG two         ", "no EEG channel; it has ECG one, ECG two"),
         (256 + 2 * 96, b"degC    degC    ", "'degC' is no voltage"),
         (256 + 2 * 120, b"5       0       32767   ", "digital range 5 to 5"),
@@ -169,23 +170,76 @@ def test_a_file_cut_inside_its_header_is_refused(tmp_path: Path) -> None:
         assert f"ends inside its header ({size} bytes)" in one_line(lambda: read(file))
 
 
-@pytest.mark.parametrize(
-    ("found", "made_into"), [(b"\n", b"\r\n"), (b"\r", b"\n"), (b"\r\n", b"\n")]
-)
+@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize(("found", "made_into"), [(b"\n", b"\r\n"), (b"\r\n", b"\n")])
 def test_line_end_conversion_is_refused(
-    shared_data: Path, tmp_path: Path, found: bytes, made_into: bytes
+    shared_data: Path, tmp_path: Path, found: bytes, made_into: bytes, allowed: bool
 ) -> None:
-    """Bytes come or go, so the size gives it away; where none do, what is read is another signal."""
-    source = shared_data / "eegmat" / "sub-02" / "eeg" / "sub-02_task-arithmetic_eeg.edf"
+    """Bytes come or go, and everything behind them is of another channel."""
     file = tmp_path / "damaged.edf"
+    for source in sorted((shared_data / "eegmat").glob("sub-0*/eeg/*.edf")):
+        content = source.read_bytes()
+        damaged = content.replace(found, made_into)
+        assert len(damaged) != len(content)
+        file.write_bytes(damaged)
+        options = ReaderOptions(allow_truncated=allowed)
+        message = one_line(lambda options=options: read_recording(row_of(file), options))
+        assert "as text on the way" in message
+
+
+def test_a_cut_file_whose_bytes_are_out_of_place_is_refused(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """One byte lost half-way: the records' onsets are no longer where they belong."""
+    source = shared_data / "eegmat" / "sub-03" / "eeg" / "sub-03_task-arithmetic_eeg.edf"
     content = source.read_bytes()
-    damaged = content.replace(found, made_into)
-    file.write_bytes(damaged)
-    if len(damaged) == len(content):  # single bytes changed: a few samples off, nothing to see
-        assert read(file).signal_CS.shape == (19, 31000)
-        return
-    says = "as text on the way" if len(damaged) > len(content) else "is cut after"
-    assert says in one_line(lambda: read(file))
+    file = tmp_path / "damaged.edf"
+    file.write_bytes(content[: len(content) // 2] + content[len(content) // 2 + 1 :])
+    assert "is cut after 62.00 records" in one_line(lambda: read(file))
+    options = ReaderOptions(allow_truncated=True)
+    message = one_line(lambda: read_recording(row_of(file), options))
+    assert "lacks bytes, and not only at its end" in message
+
+
+def test_onsets_that_drift_are_told(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "eegmat" / "sub-01" / "eeg" / "sub-01_task-arithmetic_eeg.edf"
+    file = tmp_path / "drift.edf"
+    file.write_bytes(source.read_bytes())
+    changes = []
+    for record in range(10, 62):  # each a little later than the one before
+        place = onset_places(file, record)
+        changes.append((place, b"+%d.%04d\x14\x14" % (record, (record - 9) * 9)))
+    patched(file, *changes)
+    recording = read(file)
+    assert len(recording.segments) == 1 and recording.sampling_rate == 500.0
+    assert any("onsets drift by 0.047 s" in note for note in recording.notes)
+
+
+@pytest.mark.parametrize(
+    ("unit", "stated", "scale"),
+    [("", "uV", 1.0), ("", "mV", 1e3), ("nV", None, 1e-3), ("UV", None, 1.0), ("", "0.5 uV", 0.5)],
+)
+def test_other_spellings_and_stated_units(
+    tmp_path: Path, unit: str, stated: str | None, scale: float
+) -> None:
+    made_of = signal("AF7", unit=unit, scale=30.0 / scale)
+    file = made(tmp_path, made_of)
+    recording = read_recording(row_of(file), ReaderOptions(units=stated))
+    expected = made_of.data * scale
+    np.testing.assert_allclose(recording.signal_CS[0], expected, rtol=1e-5, atol=1e-2)
+    if not unit:
+        assert "state units" in one_line(lambda: read(file))
+
+
+def test_two_signals_of_one_name_are_refused(tmp_path: Path) -> None:
+    file = made(tmp_path, signal("Fp1"), signal("Fp1", unit="mmHg"), signal("Cz"))
+    assert "two signals are called 'Fp1'" in one_line(lambda: read(file))
+
+
+def test_the_sockets_of_a_device_are_no_electrodes(tmp_path: Path) -> None:
+    labels = [f"{letter}{number}" for letter in "AB" for number in range(1, 33)]
+    file = made(tmp_path, *(signal(label) for label in labels))
+    assert "no EEG channel; it has A1, A2" in one_line(lambda: read(file))
 
 
 def test_what_is_there_of_a_cut_file_is_read_when_allowed(shared_data: Path) -> None:
@@ -210,7 +264,7 @@ def test_a_file_never_closed_is_read_when_allowed(tmp_path: Path) -> None:
     patched(file, (236, b"-1      "))
     recording = read_recording(row_of(file), ReaderOptions(allow_truncated=True))
     np.testing.assert_array_equal(recording.signal_CS, expected)
-    assert any("10 whole records are read of -1 promised" in note for note in recording.notes)
+    assert any("was never closed: the 10 whole records" in note for note in recording.notes)
 
 
 def test_a_header_that_is_not_ascii_is_read(tmp_path: Path) -> None:
@@ -220,9 +274,11 @@ def test_a_header_that_is_not_ascii_is_read(tmp_path: Path) -> None:
 
 def test_one_sample_is_no_recording(tmp_path: Path) -> None:
     one = edfio.EdfSignal(
-        np.array([5.0]), 1, label="Fp1", physical_dimension="uV", physical_range=(-10, 10)
+        np.array([5.0]), 100, label="Fp1", physical_dimension="uV", physical_range=(-10, 10)
     )
-    assert "varies by 0 µV" in one_line(lambda: read(made(tmp_path, one)))
+    file = tmp_path / "one.edf"
+    edfio.Edf([one], starttime=datetime.time(0), data_record_duration=0.01).write(file)
+    assert "varies by 0 µV" in one_line(lambda: read(file))
 
 
 def test_a_dead_channel_is_kept_for_the_quality_to_see(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recordings_made import one_line, row_of
 
@@ -28,7 +29,7 @@ def read(row, options):
     return Recording(
         participant=row.participant, recording=row.recording, channels=("AF7",),
         signal_CS=np.random.default_rng(0).normal(0, 20, (1, 500)).astype(np.float32),
-        sampling_rate=options.sampling_rate or 10.0, segments=(Segment(0, 500, 0.0),),
+        sampling_rate=options.sampling_rate or 100.0, segments=(Segment(0, 500, 0.0),),
         prewindowed=False, simulated=False, source_sha256="", left_out=(),
         notes=(row.path, str(options.units), str(options.channel_names)),
     )
@@ -93,6 +94,23 @@ def test_a_module_without_a_reader_is_named(
         remit.recordings.readers, "__path__", [*remit.recordings.readers.__path__, str(tmp_path)]
     )
     assert "no_reader_here defines no READER" in one_line(readers)
+
+
+@pytest.mark.parametrize("rate", [1.0, 49.0, 256_000.0])
+def test_a_rate_that_no_eeg_has_is_refused(tmp_path: Path, rate: float) -> None:
+    file = tmp_path / "a.csv"
+    rows = [f"{value:.3f}" for value in np.random.default_rng(0).normal(0, 20, 500)]
+    file.write_text("\n".join(["AF7 (uV)", *rows, ""]))
+    message = one_line(lambda: read_recording(row_of(file), ReaderOptions(rate)))
+    assert f"{rate:g}" in message
+
+
+def test_a_rate_that_contradicts_the_sheet_is_refused(shared_data: Path) -> None:
+    file = shared_data / "eegmat/sub-00/eeg/sub-00_task-arithmetic_eeg.edf"
+    assert read_recording(row_of(file, sampling_rate=500.0), ReaderOptions()).sampling_rate == 500.0
+    row = row_of(file, sampling_rate=256.0)
+    message = one_line(lambda: read_recording(row, ReaderOptions()))
+    assert "has 500 Hz, and the cohort sheet says 256 Hz" in message
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_stated_unit_is_scaled(unit: str) -> None:
 
 @given(
     unit=st.sampled_from(["uV", "mV", "V"]),
-    amplitude=st.floats(3.0, 300.0),
+    amplitude=st.floats(3.0, 80.0),
     offset=st.floats(-1e4, 1e4),
 )
 def test_an_unstated_unit_is_told_by_size(unit: str, amplitude: float, offset: float) -> None:
@@ -70,13 +70,21 @@ def test_raw_counts_need_their_size() -> None:
     counts = np.round(eeg(1e3))
     assert "raw counts ('ADC')" in one_line(lambda: in_microvolts(counts, RATE, "ADC", "file"))
     message = one_line(lambda: in_microvolts(counts, RATE, None, "file"))
-    assert "whole numbers: raw counts?" in message and "state units" in message
+    assert "are whole: raw counts, it seems" in message and "state units" in message
     found, notes = in_microvolts(counts, RATE, "0.001 uV", "file")
     np.testing.assert_allclose(found, eeg(), atol=0.01)
     assert notes == ["The numbers are in '0.001 uV': 0.001 microvolts each."]
 
 
-@pytest.mark.parametrize("amplitude", [0.7, 1e-9, 5e6, 0.0])
+@pytest.mark.parametrize("kind", [np.int16, np.float32, np.float64])
+def test_whole_numbers_are_counts_whatever_their_size_and_type(kind: type) -> None:
+    counts = np.round(eeg()).astype(kind)  # as an amplifier of 12 bits gives them
+    assert "raw counts" in one_line(lambda: in_microvolts(counts, RATE, None, "file"))
+    found, _ = in_microvolts(counts, RATE, "uV", "file")
+    np.testing.assert_array_equal(found, counts)
+
+
+@pytest.mark.parametrize("amplitude", [0.7, 0.2, 1e-9, 5e6, 0.0])
 def test_numbers_that_tell_no_unit_are_refused(amplitude: float) -> None:
     signal_CS = np.random.default_rng(1).standard_normal((3, 1000)) * amplitude
     assert "states no unit" in one_line(lambda: in_microvolts(signal_CS, RATE, "n/a", "file"))

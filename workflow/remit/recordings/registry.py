@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from remit.recordings.recording import Recording
 
 
+# Rates in Hz that EEG is recorded with; and how near two statements of one rate are.
+PLAUSIBLE_HZ = (50.0, 25_000.0)
+SAME_RATE = 0.005
 RESULT_VERSION = 2  # raise when a change to any reader alters what is read
 
 
@@ -187,5 +190,21 @@ def read_recording(
         options.allow_truncated,
     )
     recording = reader.read(replace(row, path=str(path)), options)
+    _check_rate(recording.sampling_rate, row, path)
     check_plausible(recording.signal_CS, recording.sampling_rate, str(path))
     return with_sidecars(recording, path)
+
+
+def _check_rate(rate: float, row: SheetRow, path: Path) -> None:
+    """Refuse a rate that no EEG has, and one that contradicts the sheet's row."""
+    low, high = PLAUSIBLE_HZ
+    if not low <= rate <= high:
+        raise RemitError(
+            f"{path}: has {rate:g} samples per second; expected {low:g} to {high:g} Hz for EEG; "
+            "correct the rate that the file or the cohort sheet states."
+        )
+    if row.sampling_rate is not None and abs(rate / row.sampling_rate - 1) > SAME_RATE:
+        raise RemitError(
+            f"{path}: has {rate:g} Hz, and the cohort sheet says {row.sampling_rate:g} Hz for "
+            f"recording '{row.recording}'; expected the same; correct or empty that cell."
+        )

@@ -40,8 +40,9 @@ UNSTATED = {"", "n/a", "na", "none", "unknown", "-"}
 PLAUSIBLE_UV = (0.1, 1000.0)
 # What the numbers of a file without a unit must be like to tell it. The ranges leave gaps, for a
 # guess that could go either way is none.
-_TELLING = (("uV", 1.0, 1000.0), ("mV", 1e-3, 0.5), ("V", 1e-6, 5e-4))
+_TELLING = (("uV", 1.0, 1000.0), ("mV", 1e-3, 0.1), ("V", 1e-6, 1e-4))
 _SAMPLED_BLOCKS = 60
+_PIECE = 1 << 16
 _FACTOR = re.compile(
     r"^([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*\*?\s*([a-zµμ]+)(?:\s*(?:/|per)\s*\w+)?$"
 )
@@ -121,19 +122,31 @@ def in_microvolts(
 
 
 def _told_by_size(signal_CS: np.ndarray, rate: float, source: str) -> str:
-    import numpy as np
-
     amplitude = typical_amplitude(signal_CS, rate)
+    counts = _whole(signal_CS)
     for unit, low, high in _TELLING:
-        if low <= amplitude <= high:
+        if low <= amplitude <= high and not counts:
             return unit
-    counts = bool(np.all(signal_CS[:, :4096] == np.round(signal_CS[:, :4096])))
-    what = " (whole numbers: raw counts?)" if counts and amplitude > 1 else ""
+    what = ", and are whole: raw counts, it seems" if counts else ""
     raise RemitError(
         f"{source}: states no unit, and its numbers vary by {amplitude:.3g} within a second{what}; "
         "expected what EEG has in uV, mV or V; state units in the cohort sheet or "
-        "cohorts.<name>.units, such as 'mV' or '0.02235 uV' for each count."
+        "cohorts.<name>.units, such as 'uV', or '0.02235 uV' for each count."
     )
+
+
+def _whole(signal_CS: np.ndarray) -> bool:
+    """Whether every number that is one is whole; looked at piece by piece."""
+    import numpy as np
+
+    if signal_CS.dtype.kind in "iub":
+        return True
+    for start in range(0, signal_CS.shape[1], _PIECE):
+        piece_CS = signal_CS[:, start : start + _PIECE]
+        known = np.isfinite(piece_CS)
+        if not np.array_equal(piece_CS[known], np.round(piece_CS[known])):
+            return False
+    return True
 
 
 def check_plausible(signal_CS: np.ndarray, rate: float, source: str) -> None:

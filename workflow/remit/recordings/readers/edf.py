@@ -19,6 +19,7 @@ from remit.files import sha256_of
 from remit.recordings.cohort import SheetRow
 from remit.recordings.registry import Reader, ReaderOptions
 from remit.recordings.through_mne import guarded, header_number, microvolts
+from remit.recordings.units import parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 EDF_VERSION, BDF_VERSION = b"0       ", b"\xffBIOSEMI"
 SIMULATED = "SIMULATED"  # the patient code of a simulated recording
 ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
-# The spellings of units that MNE scales rightly; any other it takes for volts.
-VOLTAGE_UNITS = ("uV", "µV", "μV", "\x83\xcaV", "mV", "V")
+# What MNE makes one of a unit, in volts; any other unit it takes for volts.
+MNE_VOLTS = {"uV": 1e-6, "µV": 1e-6, "μV": 1e-6, "\x83\xcaV": 1e-6, "mV": 1e-3, "V": 1.0}
+MICROVOLT_BYTES = ("\x83\xcaV",)  # as a Japanese code page writes it
 _FIXED = 256  # bytes of the fixed part, and of each signal's part
 _ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15\d+(?:\.\d*)?)?\x14")
 
@@ -83,7 +85,7 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
 
     path = Path(row.path)
     header, cut = _whole_records(path, _read_header(path), options.allow_truncated)
-    by_channel, notes = _eeg_signals(path, header)
+    by_channel, notes = _eeg_signals(path, header, options.units)
     notes = [*cut, *notes]
     rates = {name: signal.samples / header.record_seconds for name, signal in by_channel.items()}
     if len(set(rates.values())) > 1:
@@ -92,12 +94,12 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
             f"{path}: the EEG channels have different sampling rates ({listed}); expected one; "
             "export them at one rate."
         )
-    segments, gaps = _segments(path, header, next(iter(by_channel.values())).samples)
+    segments, gaps = _segments(path, header, next(iter(by_channel.values())).samples, bool(cut))
     used = {signal.label for signal in by_channel.values()}
     return Recording(
         participant=row.participant,
         recording=row.recording,
-        signal_CS=_signal(path, header, list(by_channel.values())),
+        signal_CS=_signal(path, header, list(by_channel.values()), options.units),
         sampling_rate=next(iter(rates.values())),
         channels=tuple(by_channel),
         segments=segments,
@@ -194,6 +196,11 @@ def _whole_records(path: Path, header: _Header, allow_truncated: bool) -> tuple[
     whole = max(0, int(there))
     found = f"{there:.2f} records ({there * header.record_seconds:.2f} s)"
     allowed = "or set cohorts.<name>.allow_truncated to read what is there"
+    if there < header.records and _lost_carriage_returns(path, header, there):
+        raise RemitError(
+            f"{path}: holds {found} of {promised}, and hardly a pair of bytes CR LF: it was changed as "
+            "text on the way; expected its bytes as they were; copy it again in binary mode."
+        )
     if header.records == 0 or whole == 0:
         raise RemitError(
             f"{path}: holds a header and no data; it promises {promised}; expected data; copy it "
@@ -223,21 +230,47 @@ def _whole_records(path: Path, header: _Header, allow_truncated: bool) -> tuple[
         )
     if whole == header.records:
         return header, []
-    note = f"The file is cut: {whole} whole records are read of {header.records} promised."
+    note = (
+        f"The file is cut: {whole} whole records are read of {header.records} promised."
+        if header.records >= 0
+        else f"The recording was never closed: the {whole} whole records that are there are read."
+    )
     return replace(header, records=whole), [note]
 
 
-def _eeg_signals(path: Path, header: _Header) -> tuple[dict[str, _Signal], list[str]]:
-    """The signals to use by electrode, and what is to be said about others."""
-    from remit.recordings.channels import canonical
+def _lost_carriage_returns(path: Path, header: _Header, there: float) -> bool:
+    """Whether a file lacks a few bytes, and CR LF where chance would have brought it several times.
 
+    Chance brings it once in 65536 pairs of bytes; so a conversion takes that part of a file.
+    """
+    if there < 0.98 * header.records:
+        return False
+    data = path.read_bytes()[header.header_bytes :]
+    by_chance = len(data) / 65536
+    return by_chance > 8 and data.count(b"\r\n") < by_chance / 8
+
+
+def _eeg_signals(
+    path: Path, header: _Header, stated: str | None
+) -> tuple[dict[str, _Signal], list[str]]:
+    """The signals to use by electrode, and what is to be said about others.
+
+    `stated`: the unit of channels that the file gives none.
+    """
+    from remit.recordings.channels import electrodes
+
+    labels = [signal.label for signal in header.signals]
     by_channel: dict[str, _Signal] = {}
     notes = []
-    for signal in header.signals:
-        channel = None if signal.label in ANNOTATIONS else canonical(signal.label)
-        if channel is None:
+    for signal, channel in zip(header.signals, electrodes(labels), strict=True):
+        if channel is None or signal.label in ANNOTATIONS:
             continue
-        if signal.unit not in VOLTAGE_UNITS:
+        if labels.count(signal.label) > 1:
+            raise RemitError(
+                f"{path}: two signals are called '{signal.label}'; expected each name once; rename "
+                "or remove one."
+            )
+        if _microvolts(signal, stated) is None:
             notes.append(
                 f"Channel {signal.label} is left out: its unit '{signal.unit}' is no voltage."
             )
@@ -255,19 +288,33 @@ def _eeg_signals(path: Path, header: _Header) -> tuple[dict[str, _Signal], list[
                 )
         by_channel[channel] = signal
     if not by_channel:
-        labels = some_of((signal.label for signal in header.signals), 20)
-        why = f" {notes[0]}" if notes else ""
-        raise RemitError(
-            f"{path}: no EEG channel; it has {labels}; expected 10-10 names such as 'EEG Fp1' with "
-            f"a unit of voltage; rename the channels.{why}"
+        unstated = any(not signal.unit for signal in header.signals) and bool(notes)
+        remedy = (
+            "state units in the cohort sheet or cohorts.<name>.units, such as 'uV'"
+            if unstated
+            else "rename the channels, or correct their units"
         )
+        raise RemitError(
+            f"{path}: no EEG channel; it has {some_of(labels, 20)}; expected 10-10 names such as "
+            f"'EEG Fp1' with a unit of voltage; {remedy}.{' ' + notes[0] if notes else ''}"
+        )
+    if any(not signal.unit for signal in by_channel.values()):
+        notes.append(f"The file states no unit for some channels; '{stated}' is used.")
     return by_channel, notes
 
 
-def _segments(path: Path, header: _Header, samples: int) -> tuple[tuple[Segment, ...], list[str]]:
+def _microvolts(signal: _Signal, stated: str | None) -> float | None:
+    """Microvolts in one of a signal's own unit, else of the stated one; None for no voltage."""
+    return 1.0 if signal.unit in MICROVOLT_BYTES else parse(signal.unit or stated or "")
+
+
+def _segments(
+    path: Path, header: _Header, samples: int, cut: bool
+) -> tuple[tuple[Segment, ...], list[str]]:
     """Segments from the records' onsets (EDF+, BDF+); one segment where there are none.
 
-    `samples` is the number of EEG samples in a record.
+    `samples` is the number of EEG samples in a record; `cut`: the file holds less than it promises,
+    so that its bytes may be out of place.
     """
     from remit.recordings.recording import Segment
 
@@ -278,6 +325,11 @@ def _segments(path: Path, header: _Header, samples: int) -> tuple[tuple[Segment,
             raise RemitError(
                 f"{path}: is discontinuous ({header.reserved[:5]}), but its records do not say "
                 "when they begin; expected an onset in each; export it again."
+            )
+        if cut and any(signal.label in ANNOTATIONS for signal in header.signals):
+            raise RemitError(
+                f"{path}: lacks bytes, and not only at its end: the records' onsets are not where "
+                "they belong; expected whole records; copy it again in binary mode."
             )
         return (Segment(0, total, 0.0),), []
     half_a_sample = header.record_seconds / samples / 2
@@ -294,6 +346,13 @@ def _segments(path: Path, header: _Header, samples: int) -> tuple[tuple[Segment,
             end = onsets[record - 1] + header.record_seconds - onsets[0]
             notes.append(f"Gap of {gap:.3f} s after {end:.3f} s.")
             starts.append(record)
+    drift = onsets[-1] - onsets[0] - (header.records - 1) * header.record_seconds
+    if len(starts) == 1 and abs(drift) > half_a_sample:
+        rate = samples * (header.records - 1) / (onsets[-1] - onsets[0])
+        notes.append(
+            f"The records' onsets drift by {drift:.3f} s ({rate:.6g} Hz by them); the header's rate "
+            "is used."
+        )
     stops = [*starts[1:], header.records]
     segments = tuple(
         Segment(start * samples, stop * samples, round(onsets[start] - onsets[0], 6))
@@ -323,7 +382,7 @@ def _record_onsets(path: Path, header: _Header) -> list[float] | None:
     return onsets
 
 
-def _signal(path: Path, header: _Header, signals: list[_Signal]) -> np.ndarray:
+def _signal(path: Path, header: _Header, signals: list[_Signal], stated: str | None) -> np.ndarray:
     """float32 microvolts [C, S] of these signals, through MNE."""
     import mne
 
@@ -334,7 +393,8 @@ def _signal(path: Path, header: _Header, signals: list[_Signal]) -> np.ndarray:
         # Latin-1 decodes any byte; the annotations' text is not used.
         raw = opener(path, include=labels, stim_channel=None, preload=False, encoding="latin1")
         rows = [raw.ch_names.index(label) for label in labels]
-        signal_CS = microvolts(raw, rows, [1e6] * len(rows), [(0, raw.n_times)])
+        scale_C = [(_microvolts(s, stated) or 1.0) / MNE_VOLTS.get(s.unit, 1.0) for s in signals]
+        signal_CS = microvolts(raw, rows, scale_C, [(0, raw.n_times)])
     if raw.n_times != samples or len(raw.ch_names) != len(labels):
         raise RemitError(
             f"{path}: MNE gives {len(raw.ch_names)} channels of {raw.n_times} samples; expected "
