@@ -184,7 +184,9 @@ def test_line_end_conversion_is_refused(
         file.write_bytes(damaged)
         options = ReaderOptions(allow_truncated=allowed)
         message = one_line(lambda options=options: read_recording(row_of(file), options))
-        assert "as text on the way" in message
+        # A few pairs can be left, of CR CR LF; what is asked for then is refused by the onsets.
+        says = ("as text on the way", "lacks bytes" if allowed else "is cut after")
+        assert any(text in message for text in says)
 
 
 def test_a_cut_file_whose_bytes_are_out_of_place_is_refused(
