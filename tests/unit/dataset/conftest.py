@@ -100,7 +100,8 @@ def write(
         file = tmp_path / "windows" / f"{recording}.parquet"
         windows = windows or make_windows(*(counts or (2, 3)), seed=number)
         fields.setdefault("channels", windows.channels)
-        fields.setdefault("signal_CS", np.zeros((len(windows.channels), 8), dtype=np.float32))
+        drawn_CS = np.random.default_rng(number).standard_normal((len(windows.channels), 8))
+        fields.setdefault("signal_CS", drawn_CS.astype(np.float32))
         write_windows(
             file,
             windows,

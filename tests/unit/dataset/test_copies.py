@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from remit.dataset.primary import build_primary
 from remit.errors import RemitError
+from remit.preprocessing.chain import Windows
 
 
 def test_the_same_signal_under_two_names_is_refused(
@@ -25,3 +27,23 @@ def test_the_same_signal_under_two_names_is_refused(
     ):
         build_primary(files, tmp_path / "copies.parquet", cohort="made", channels=channels)
     assert not (tmp_path / "copies.parquet").exists()
+
+
+def test_the_same_samples_filtered_otherwise_are_refused(
+    write: Callable[..., Path], make_windows: Callable[..., Windows], tmp_path: Path
+) -> None:
+    """One of two copies states its mains, so that only it was filtered for them."""
+    samples = np.random.default_rng(5).standard_normal((4, 8)).astype(np.float32)
+    files = [
+        write(
+            participant,
+            f"{participant}-rest",
+            windows=make_windows(2, seed=seed),
+            signal_CS=samples,
+        )
+        for participant, seed in (("p1", 1), ("p2", 2))
+    ]
+    with pytest.raises(RemitError, match="hold the same signal"):
+        build_primary(
+            files, tmp_path / "x.parquet", cohort="made", channels=["AF7", "AF8", "TP9", "TP10"]
+        )

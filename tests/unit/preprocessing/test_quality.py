@@ -108,7 +108,7 @@ def test_ratios_of_sines_are_those_of_their_powers(mains: float | None) -> None:
     time_S = np.arange(2000) / 250
     raw_S = 10 * np.sin(2 * np.pi * 10 * time_S) + 2 * np.sin(2 * np.pi * (mains or 60.0) * time_S)
     raw_S += 3 * np.sin(2 * np.pi * 40 * time_S) + 500
-    line_W, muscle_W = quality.spectral_ratios(
+    line_W, muscle_W, _ = quality.spectral_ratios(
         raw_S.astype(np.float32), np.array([0, 500]), 1000, 250.0, mains
     )
     np.testing.assert_allclose(line_W, 4 / 100, rtol=1e-3)
@@ -135,3 +135,36 @@ def test_runs_are_those_found_one_by_one(lengths: list[tuple[bool, int]], least:
                 expected.append((start, index))
             start = None
     assert quality._runs(np.array(marked, dtype=bool), least) == expected
+
+
+def test_a_glitch_beyond_a_rail_does_not_hide_it() -> None:
+    raw = np.clip(np.random.default_rng(0).standard_normal(5000) * 300, -300, 300)
+    raw[[100, 200]] = 310.0, -310.0
+    low, high = quality.rails([raw])
+    assert (low, high) == (-300.0, 300.0)
+    assert quality.clipped_samples(raw, low, high).sum() == (np.abs(raw) >= 300).sum()
+    # Coarsely digitised, and never clipped.
+    fine = np.round(np.random.default_rng(1).standard_normal(5000) * 20)
+    low, high = quality.rails([fine])
+    assert quality.clipped_samples(fine, low, high).mean() < 0.002
+
+
+def test_flat_does_not_depend_on_the_rate() -> None:
+    rng = np.random.default_rng(0)
+    for rate in (250.0, 1000.0, 20_000.0):
+        slow = np.interp(
+            np.arange(int(4 * rate)) / rate, np.arange(1001) / 250, rng.normal(0, 10, 1001)
+        )
+        assert not quality.flat_samples(slow, 0.05, 0.25, rate).any()
+        held = slow.copy()
+        held[int(rate) : int(2 * rate)] = 3.0
+        assert abs(quality.flat_samples(held, 0.05, 0.25, rate).sum() - rate) <= 3 + rate / 250
+
+
+def test_white_noise_is_flat_and_eeg_is_not() -> None:
+    rng = np.random.default_rng(0)
+    white = rng.standard_normal(2048 * 20).astype(np.float32)
+    walk = np.cumsum(white)
+    start_W = np.arange(20) * 2048
+    assert quality.spectral_ratios(white, start_W, 2048, 256.0, None)[2].min() > 0.9
+    assert quality.spectral_ratios(walk, start_W, 2048, 256.0, None)[2].max() < 0.4

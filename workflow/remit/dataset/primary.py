@@ -167,7 +167,7 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
     first = inputs[0]
     seen: dict[str, _Input] = {}
     labels: dict[str, _Input] = {}
-    signals: dict[str, _Input] = {}
+    copies: dict[tuple[str, str], _Input] = {}
     for item in inputs:
         if item.metadata["cohort"] != cohort:
             raise RemitError(
@@ -201,15 +201,16 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
                 f"{item.participant}); expected each once; correct the cohort sheet."
             )
         seen[item.recording] = item
-        signal = item.metadata["sources"][item.recording]["signal_sha256"]
-        twin = signals.setdefault(signal, item)
-        if twin is not item:
-            raise RemitError(
-                f"recordings {twin.recording} (participant {twin.participant}) and {item.recording} "
-                f"(participant {item.participant}) hold the same signal; expected each recording "
-                "once, as a copy would stand on both sides of a split; remove one from the cohort "
-                "sheet."
-            )
+        source = item.metadata["sources"][item.recording]
+        for kind in ("signal_sha256", "samples_sha256"):
+            twin = copies.setdefault((kind, source[kind]), item)
+            if twin is not item:
+                raise RemitError(
+                    f"recordings {twin.recording} (participant {twin.participant}) and "
+                    f"{item.recording} (participant {item.participant}) hold the same signal; "
+                    "expected each recording once, as a copy would stand on both sides of a split; "
+                    "remove one from the cohort sheet."
+                )
         known = labels.setdefault(item.participant, item)
         if known.label != item.label:
             raise windows.two_labels(

@@ -232,6 +232,8 @@ def write_windows(
         "content_sha256": content.hexdigest(),
         # Of the signal alone: the same for a copy under another name, label or file header.
         "signal_sha256": _signal_sha256(windows.signal_WCS, order),
+        # Of the samples before any filter: the same whatever reference and mains were found.
+        "samples_sha256": _samples_sha256(recording, windows.channels),
         "quality": windows.summary(),
     }
     metadata = {
@@ -303,6 +305,14 @@ def _signal_sha256(signal_WCS: np.ndarray, order: np.ndarray) -> str:
     running = hashlib.sha256()
     for window in order:
         running.update(np.ascontiguousarray(signal_WCS[window]).data)
+    return running.hexdigest()
+
+
+def _samples_sha256(recording: Recording, channels: Sequence[str]) -> str:
+    running = hashlib.sha256()
+    for channel in channels:
+        row_S = recording.signal_CS[recording.channels.index(channel)]
+        running.update(np.ascontiguousarray(row_S).data)
     return running.hexdigest()
 
 

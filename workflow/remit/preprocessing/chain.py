@@ -25,7 +25,7 @@ from remit.config import Quality as QualitySettings
 from remit.errors import RemitError
 from remit.preprocessing import filters, quality, resample
 from remit.preprocessing.mains import mains_of
-from remit.preprocessing.reference import reference_signal
+from remit.preprocessing.reference import reference_electrodes, reference_signal
 
 if TYPE_CHECKING:
     from remit.recordings.recording import Recording
@@ -36,7 +36,10 @@ RESULT_VERSION = 2
 # Where the low-pass leaves at most this part of an amplitude at the new Nyquist frequency (-40 dB;
 # the default leaves 0.0023), no further edge is needed before it.
 _SAFE_GAIN = 0.01
-_LEVEL_SAMPLES = 10_000
+_LINE_SAMPLES = 10_000
+# A recording whose median window is flatter than this in its spectrum is damaged: no window of real
+# EEG was, and bytes out of place give 0.81 to 0.97.
+_FLATTEST_RECORDING = 0.8
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Windows:
     """float32 [W, C]: raw power at the mains over that at 1-30 Hz"""
     high_frequency_ratio: np.ndarray
     """float32 [W, C]: raw power at 30-100 Hz without the mains over that at 1-30 Hz"""
+    spectral_flatness: np.ndarray
+    """float32 [W, C]: of the raw samples, without the mains; near 1 for white noise"""
     contact_fraction: np.ndarray
     """float32 [W, C]: part of the time in which the headset reported contact"""
     worn_fraction: np.ndarray
@@ -88,17 +93,26 @@ class Windows:
         """bool [W]: within all thresholds of the quality settings."""
         return np.array([not reason for reason in self.bad_because], dtype=bool)
 
+    def _seconds_covered(self, chosen: np.ndarray) -> float:
+        """Seconds that some of the chosen windows cover; overlap counts once."""
+        samples, end = 0, -1
+        for start, stop in sorted(
+            zip(self.window_start[chosen].tolist(), self.window_end[chosen].tolist(), strict=True)
+        ):
+            samples += max(0, stop - max(start, end))
+            end = max(end, stop)
+        return samples / self.sampling_rate
+
     def summary(self) -> dict[str, Any]:
         """Counts and medians for the recording's line in a report, as plain values."""
         reasons: dict[str, int] = {}
         for text in self.bad_because:
             for reason in text.split(", ") if text else ():
                 reasons[reason] = reasons.get(reason, 0) + 1
-        seconds = self.signal_WCS.shape[2] / self.sampling_rate
         return {
             "windows": len(self.good),
             "good_windows": int(self.good.sum()),
-            "good_seconds": float(self.good.sum() * seconds),
+            "good_seconds": self._seconds_covered(self.good),
             "bad_windows_because": dict(sorted(reasons.items())),
             "median_by_channel": {
                 name: [_plain(value) for value in _medians(getattr(self, name))]
@@ -115,6 +129,7 @@ CHANNEL_QUALITY = (
     "peak_to_peak_uv",
     "line_noise_ratio",
     "high_frequency_ratio",
+    "spectral_flatness",
     "contact_fraction",
 )
 
@@ -218,6 +233,7 @@ def preprocess(
     plan = _plan(recording, settings, name)
     reference_S, notes = None, plan.notes
     if settings.reference is not None:
+        _check_reference(recording, picked.channels, settings, name)
         reference_S, note = reference_signal(recording, settings.reference)
         notes = (note, *notes)
 
@@ -238,7 +254,14 @@ def preprocess(
                 )
         peak_to_peak[:, channel] = np.ptp(signal_CWS[channel], axis=1)
 
-    figures = _figures(picked, plan, settings.quality)
+    figures = _figures(picked, plan, settings.quality, reference_S)
+    _refuse_white_noise(figures["spectral_flatness"], name)
+    if settings.reference is not None and settings.reference != "average":
+        names = reference_electrodes(recording, settings.reference)
+        behind = _figures(recording.pick(names), plan, settings.quality, None)
+        for figure in ("flat_fraction", "clipped_fraction", "dropout_fraction"):
+            worst_W = behind[figure].max(axis=1)
+            figures[figure] = np.maximum(figures[figure], worst_W[:, None])
     figures["peak_to_peak_uv"] = peak_to_peak
     bad_because = _judge(figures, picked.bad_channels, settings.quality)
     stretch_of_W = np.repeat(np.arange(len(plan.stretches)), plan.counts)
@@ -258,6 +281,38 @@ def preprocess(
         dropped_seconds=_dropped_seconds(plan),
         notes=notes,
     )
+
+
+def _check_reference(
+    recording: Recording, channels: Sequence[str], settings: Preprocessing, name: str
+) -> None:
+    """Refuse a reference that would make a channel nothing, or that the source calls bad."""
+    assert settings.reference is not None
+    names = reference_electrodes(recording, settings.reference)
+    if len(names) == 1 and names[0] in channels:
+        raise RemitError(
+            f"{name}: {names[0]} is the reference and one of the channels, so it would be 0; expected "
+            "another preprocessing.reference, or channels without it."
+        )
+    bad = [electrode for electrode in names if electrode in recording.bad_channels]
+    if bad and not settings.quality.use_bad_channels:
+        raise RemitError(
+            f"{name}: the reference {', '.join(bad)} is a bad channel, as the source says; expected a "
+            "good one; choose another preprocessing.reference or leave the recording out."
+        )
+
+
+def _refuse_white_noise(flatness_WC: np.ndarray, name: str) -> None:
+    known = ~np.isnan(flatness_WC).any(axis=1)
+    if not known.any():
+        return
+    flatness = float(np.median(np.median(flatness_WC[known], axis=1)))
+    if flatness > _FLATTEST_RECORDING:
+        raise RemitError(
+            f"{name}: has the spectrum of white noise (flatness {flatness:.2f}, median window); "
+            f"expected EEG, below {_FLATTEST_RECORDING:g}; the file is damaged, or its numbers are "
+            "in another order or type; export it again or leave it out."
+        )
 
 
 def _nearest(value: float) -> int:
@@ -436,15 +491,30 @@ def _refuse_above_nyquist(settings: Preprocessing, source_rate: float, name: str
 def _condition(raw_S: np.ndarray, plan: _Plan, workspace: resample.Workspace) -> np.ndarray:
     """Filter and resample one stretch of one channel: float64 at the output rate, in the workspace.
 
-    The stretch's level, the median of some of its samples, is taken off first and put back unless
-    a high-pass removes it: every step is linear and passes a constant, and an electrode's offset of
-    100 000 µV would otherwise cost precision.
+    A straight line, fitted to some of the samples, is taken off first and put back unless a
+    high-pass removes it: every step is linear and passes a line as it is, an electrode's offset of
+    100 000 µV would cost precision, and the mirror image of a drift has a cusp.
     """
     if plan.conditioner.leaves_as_is:
         return raw_S.astype(np.float64)
-    level = float(np.median(raw_S[:: max(1, len(raw_S) // _LEVEL_SAMPLES)]))
-    signal_S = plan.conditioner(raw_S, level, workspace)
-    return signal_S + level if plan.keeps_offset else signal_S
+    start, step = _line(raw_S)
+    signal_S = plan.conditioner(raw_S, (start, step), workspace)
+    if plan.keeps_offset:
+        step_out = step / float(plan.conditioner.ratio)
+        return signal_S + (start + step_out * np.arange(len(signal_S)))
+    return signal_S
+
+
+def _line(raw_S: np.ndarray) -> tuple[float, float]:
+    """Value at the first sample, and step, of the line through some of the samples."""
+    stride = max(1, len(raw_S) // _LINE_SAMPLES)
+    some_S = raw_S[::stride].astype(np.float64)
+    middle = (len(some_S) - 1) / 2
+    place_S = np.arange(len(some_S)) - middle
+    square = float(place_S @ place_S)
+    level = float(some_S.mean())
+    slope = float(place_S @ (some_S - level)) / square if square else 0.0
+    return level - slope * middle, slope / stride
 
 
 def _cut(signal_S: np.ndarray, count: int, plan: _Plan, offset: str | None) -> np.ndarray:
@@ -459,8 +529,13 @@ def _cut(signal_S: np.ndarray, count: int, plan: _Plan, offset: str | None) -> n
     return windows_WS
 
 
-def _figures(recording: Recording, plan: _Plan, settings: QualitySettings) -> dict[str, np.ndarray]:
-    """The quality figures of the raw samples: float32 [W, C], and [W] for ``worn_fraction``."""
+def _figures(
+    recording: Recording, plan: _Plan, settings: QualitySettings, reference_S: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """The quality figures of the raw samples: float32 [W, C], and [W] for ``worn_fraction``.
+
+    Spectra are those after re-referencing, which can take noise away that all electrodes share.
+    """
     num_windows, num_channels = sum(plan.counts), len(recording.channels)
     unknown = np.full((num_windows, num_channels), np.nan, dtype=np.float32)
     figures = {name: unknown.copy() for name in CHANNEL_QUALITY if name != "peak_to_peak_uv"}
@@ -499,7 +574,9 @@ def _figures(recording: Recording, plan: _Plan, settings: QualitySettings) -> di
                     stretch.of(recording.contact_CS[channel]), start_W, stop_W
                 )
             whole = min(plan.raw_window, stretch.length)
-            line_W, muscle_W = quality.spectral_ratios(
+            if reference_S is not None:
+                raw_S = raw_S - stretch.of(reference_S)
+            line_W, muscle_W, flatness_W = quality.spectral_ratios(
                 raw_S,
                 np.minimum(start_W, stretch.length - whole),
                 whole,
@@ -508,6 +585,7 @@ def _figures(recording: Recording, plan: _Plan, settings: QualitySettings) -> di
             )
             figures["line_noise_ratio"][rows, channel] = line_W
             figures["high_frequency_ratio"][rows, channel] = muscle_W
+            figures["spectral_flatness"][rows, channel] = flatness_W
     return figures
 
 
@@ -522,6 +600,7 @@ def _judge(
         ("amplitude", "peak_to_peak_uv", settings.max_peak_to_peak_uv),
         ("line noise", "line_noise_ratio", settings.max_line_noise_ratio),
         ("high frequencies", "high_frequency_ratio", settings.max_high_frequency_ratio),
+        ("flat spectrum", "spectral_flatness", settings.max_spectral_flatness),
     )
     found: list[tuple[str, Any]] = [
         (word, (figures[name] > most).any(axis=1))

@@ -25,7 +25,10 @@ def mains_of(recording: Recording) -> tuple[float | None, str]:
         return recording.mains_hz, f"Mains at {recording.mains_hz:g} Hz, as the recording states."
     ratios = prominence(recording, MAINS_HZ)
     found = max(ratios, key=lambda hz: ratios[hz])
-    shown = ", ".join(f"{ratio:.2g} at {hz:g} Hz" for hz, ratio in ratios.items())
+    shown = ", ".join(
+        f"{ratio:.2g} at {hz:g} Hz" if ratio else f"{hz:g} Hz is beyond the recording's reach"
+        for hz, ratio in ratios.items()
+    )
     if ratios[found] >= STANDS_OUT:
         return found, f"Mains at {found:g} Hz, seen in the spectrum (over its neighbours: {shown})."
     return None, f"No mains is stated or stands out of the spectrum (over its neighbours: {shown})."
@@ -51,12 +54,16 @@ def prominence(recording: Recording, frequencies_hz: Sequence[float]) -> dict[fl
         block_CS = (block_CS - block_CS.mean(axis=1, keepdims=True)) * taper_S
         spectrum_CF = np.fft.rfft(block_CS, axis=1)
         density_CF += spectrum_CF.real**2 + spectrum_CF.imag**2
+    frequency_F = np.fft.rfftfreq(size, 1 / rate)
     for hertz in ratios:
-        if hertz + 6.5 > rate / 2:
+        if hertz + 1.0 > rate / 2:
             continue
-        away_F = np.abs(np.fft.rfftfreq(size, 1 / rate) - hertz)
+        away_F = np.abs(frequency_F - hertz)
         at_C = density_CF[:, away_F <= 0.5].mean(axis=1)
-        near_C = np.median(density_CF[:, (away_F >= 2.0) & (away_F <= 6.0)], axis=1)
+        beside_F = (away_F >= 2.0) & (away_F <= 6.0)
+        if hertz + 6.5 > rate / 2:  # an anti-alias filter may have taken those above it
+            beside_F &= frequency_F < hertz
+        near_C = np.median(density_CF[:, beside_F], axis=1)
         heard = near_C > 0
         if heard.any():
             ratios[hertz] = float(np.median(at_C[heard] / near_C[heard]))

@@ -26,7 +26,7 @@ def reference_signal(
     (M1 and M2, or A1 and A2), or one or several electrodes. Raises :class:`RemitError` for an
     electrode that the recording does not have, and for an average over fewer than two.
     """
-    names = _electrodes(recording, reference)
+    names = reference_electrodes(recording, reference)
     rows = [recording.channels.index(name) for name in names]
     samples = recording.signal_CS.shape[1]
     mean_S = np.empty(samples, dtype=np.float32)
@@ -37,7 +37,8 @@ def reference_signal(
     return mean_S, f"Re-referenced to {what}."
 
 
-def _electrodes(recording: Recording, reference: str | Sequence[str]) -> list[str]:
+def reference_electrodes(recording: Recording, reference: str | Sequence[str]) -> list[str]:
+    """The electrodes whose mean is taken off, by what :func:`reference_signal` accepts."""
     name = f"participant {recording.participant}, recording {recording.recording}"
     there = recording.channels
     if reference == "average":
@@ -57,6 +58,11 @@ def _electrodes(recording: Recording, reference: str | Sequence[str]) -> list[st
             "choose another preprocessing.reference."
         )
     wanted = [reference] if isinstance(reference, str) else list(reference)
+    if len(set(wanted)) < len(wanted):
+        raise RemitError(
+            f"{name}: preprocessing.reference is {', '.join(wanted)}; expected each electrode once; "
+            "remove one."
+        )
     for channel in wanted:
         if channel not in there:
             raise RemitError(

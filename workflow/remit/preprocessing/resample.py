@@ -71,6 +71,13 @@ class Workspace:
             found = self._arrays[name] = np.empty(size, dtype=dtype)
         return found
 
+    def count(self, size: int) -> np.ndarray:
+        """0, 1, 2, ... as float64."""
+        found = self._arrays.get("count")
+        if found is None or found.size != size:
+            found = self._arrays["count"] = np.arange(size, dtype=np.float64)
+        return found
+
 
 @dataclass(frozen=True)
 class Conditioner:
@@ -99,20 +106,29 @@ class Conditioner:
         return ceil(samples * self.ratio)
 
     def __call__(
-        self, signal_S: np.ndarray, level: float = 0.0, workspace: Workspace | None = None
+        self,
+        signal_S: np.ndarray,
+        line: tuple[float, float] = (0.0, 0.0),
+        workspace: Workspace | None = None,
     ) -> np.ndarray:
-        """``[samples]`` -> float64 ``[ceil(samples * ratio)]``, with ``level`` taken off first.
+        """``[samples]`` -> float64 ``[ceil(samples * ratio)]``, with a straight line taken off first.
 
-        A large constant should be taken off: what the numbers' precision leaves of it is noise.
-        With a ``workspace`` the result is overwritten by the next call that is given it.
+        ``line``: value at the first sample and step from sample to sample. A large constant should
+        be taken off, for what the numbers' precision leaves of it is noise, and so should a drift,
+        whose mirror image has a cusp. With a ``workspace`` the result is overwritten by the next
+        call that is given it.
         """
-        if self.leaves_as_is:
-            return np.asarray(signal_S, dtype=np.float64) - level
+        if self.leaves_as_is and line == (0.0, 0.0):
+            return np.asarray(signal_S, dtype=np.float64)
         workspace = workspace or Workspace()
         before, length = self._lengths(len(signal_S))
         continued_S = workspace.array("signal", length, np.float64)
-        _continue(continued_S, signal_S, before)
-        continued_S -= level
+        own_S = continued_S[before : before + len(signal_S)]
+        own_S[:] = signal_S
+        own_S -= line[0]
+        if line[1]:
+            own_S -= line[1] * workspace.count(len(signal_S))
+        _continue(continued_S, own_S, before)
         spectrum_F = workspace.array("spectrum", length // 2 + 1, np.complex128)
         np.fft.rfft(continued_S, out=spectrum_F)
         new_length = int(length * self.ratio)
@@ -157,9 +173,8 @@ class Conditioner:
 
 
 def _continue(continued_S: np.ndarray, signal_S: np.ndarray, before: int) -> None:
-    """Put the signal at ``before`` and its mirror images, again and again, around it."""
+    """Put the mirror images of the signal that stands at ``before`` around it, again and again."""
     samples = len(signal_S)
-    continued_S[before : before + samples] = signal_S
     period = max(1, 2 * (samples - 1))
     for first, stop in ((0, before), (before + samples, len(continued_S))):
         turn = np.arange(first - before, stop - before) % period

@@ -46,14 +46,15 @@ def build_encoder(
 
 
 def signals_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, str]:
-    """The recordings of some participants by the SHA-256 of their signal.
+    """The recordings of some participants by the SHA-256 of their signal, filtered and before.
 
     The same recording has the same hash under another name, in another cohort, in another file.
     """
     chosen = set(participants)
     return {
-        str(source["signal_sha256"]): recording
+        str(source[kind]): recording
         for recording, source in dataset.metadata["sources"].items()
+        for kind in ("signal_sha256", "samples_sha256")
         if source["participant"] in chosen
     }
 
