@@ -332,12 +332,47 @@ def test_more_data_than_promised_is_refused(tmp_path: Path, extra: int) -> None:
         ("[Common Infos]", "[Common]", "no section [Common Infos]"),
         ("DataFile=made.eeg", "DataFile=", "no DataFile"),
         ("DataPoints=1000", "DataPoints=nan", "DataPoints is 'nan'"),
+        (
+            "INT_16",
+            "INT_16\r\nUseBigEndianOrder=YES",
+            "says usebigendianorder=YES in [Binary Infos]",
+        ),
+        ("INT_16", "INT_16\r\nDataOffset=4", "dataoffset=4"),
+        ("INT_16", "INT_16\r\nChannelOffset=2", "channeloffset=2"),
+        ("INT_16", "INT_16\r\nSegmentHeaderSize=16", "segmentheadersize=16"),
+        ("INT_16", "INT_16\r\nTrailerSize=8", "trailersize=8"),
+        ("INT_16", "INT_16\r\nPacking=zip", "packing=zip"),
     ],
 )
 def test_a_bad_header_is_refused(tmp_path: Path, before: str, after: str, says: str) -> None:
     file = by_hand(tmp_path, noise(2) * 10, ("C3,,0.1,µV", "C4,,0.1,µV"))
     message = one_line(lambda: read(changed(file, before, after)))
     assert says in message and "made.vhdr" in message
+
+
+def test_binary_infos_that_change_nothing_are_read(tmp_path: Path) -> None:
+    file = by_hand(tmp_path, noise(2) * 10, ("C3,,0.1,µV", "C4,,0.1,µV"))
+    plain = read(file)
+    others = "INT_16\r\nUseBigEndianOrder=NO\r\nDataOffset=0\r\nTrailerSize=\r\nChannelOffset=0"
+    np.testing.assert_array_equal(read(changed(file, "INT_16", others)).signal_CS, plain.signal_CS)
+
+
+def test_what_the_file_states_itself_is_used(tmp_path: Path) -> None:
+    file = by_hand(tmp_path, noise(2) * 10, ("C3-A2,,0.1,µV", "C4 - A1,,0.1,µV"))
+    plain = read(file)
+    assert "The channel names state the references A2, A1." in plain.notes
+    stated = {"sampling_rate": 256.0, "channel_names": ("O1", "O2"), "units": "mV"}
+    recording = read(file, **stated)
+    assert recording.channels == ("C3", "C4") and recording.sampling_rate == 250.0
+    np.testing.assert_array_equal(recording.signal_CS, plain.signal_CS)
+    assert set(recording.notes) - set(plain.notes) == {
+        "sampling_rate (256 Hz) is not used: the file states 250 Hz.",
+        "channel_names are not used: the file states its own.",
+        "units are not used: the file states its own.",
+    }
+    file = by_hand(tmp_path, noise(2) * 10, ("C3,,0.1,µV", "C4,,0.1"))
+    note = "units are not used: BrainVision channels without a unit are in microvolts."
+    assert note in read(file, units="mV").notes
 
 
 def test_no_usable_channel_is_refused(tmp_path: Path) -> None:

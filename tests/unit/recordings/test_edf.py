@@ -316,3 +316,14 @@ def test_eeg_channels_of_different_rates_are_refused(tmp_path: Path) -> None:
 def test_an_entry_is_refused(tmp_path: Path) -> None:
     row = row_of(made(tmp_path), entry="Remission/1")
     assert "expected an empty entry" in one_line(lambda: read_recording(row, ReaderOptions()))
+
+
+def test_what_is_stated_and_not_used_is_told(tmp_path: Path) -> None:
+    file = made(tmp_path, signal("EEG Fp1-A2"), signal("EEG C3-A1"))
+    options = ReaderOptions(sampling_rate=250.0, channel_names=("O1",), units="mV")
+    recording = read_recording(row_of(file), options)
+    assert recording.channels == ("Fp1", "C3") and recording.sampling_rate == 100.0
+    notes = " ".join(recording.notes)
+    assert "state the references A2, A1" in notes
+    assert "sampling_rate (250 Hz) is not used" in notes
+    assert "channel_names are not used" in notes and "units are not used" in notes

@@ -143,11 +143,45 @@ def test_every_kind_of_file(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_channel_and_other_number_types(tmp_path: Path, kind: str) -> None:
-    for dtype in ("f8", "i2"):
-        data_CS = (noise(1, 500) * 10).astype(dtype)
-        contents = fields(data_CS, labels=("Cz",))
-        recording = read(written(tmp_path / "made.set", contents, kind))
-        np.testing.assert_allclose(recording.signal_CS, data_CS, rtol=1e-6)
+    data_CS = noise(1, 500).astype("f8")
+    file = written(tmp_path / "made.set", fields(data_CS, labels=("Cz",)), kind)
+    np.testing.assert_allclose(read(file).signal_CS, data_CS, rtol=1e-6)
+    counts_CS = (noise(1, 500) * 10).astype("i2")
+    file = written(tmp_path / "made.set", fields(counts_CS, labels=("Cz",)), kind)
+    message = one_line(lambda: read(file))
+    assert "EEG.data is 1x500 int16, whole numbers without a unit" in message
+    recording = read(file, units="0.1 uV")
+    np.testing.assert_allclose(recording.signal_CS, counts_CS * 0.1, rtol=1e-6)
+    file = written(tmp_path / "made.set", fields(counts_CS.astype("f8"), labels=("Cz",)), kind)
+    assert any("may be raw counts" in note for note in read(file).notes)
+    assert not any("raw counts" in note for note in recording.notes)
+
+
+def test_what_the_file_states_itself_is_used(tmp_path: Path) -> None:
+    data_CS = noise(3, 1000)
+    contents = fields(data_CS, labels=("C3-M2", "O1-avg", "EEG M1"))
+    file = written(tmp_path / "made.set", contents)
+    recording = read(file, sampling_rate=256.0, channel_names=("Fp1", "Fp2", "Cz"))
+    assert recording.channels == ("C3", "O1", "M1") and recording.sampling_rate == 250.0
+    np.testing.assert_array_equal(recording.signal_CS, data_CS)
+    for note in (
+        "The channel names state the references M2, avg.",
+        "sampling_rate (256 Hz) is not used: the file states 250 Hz.",
+        "channel_names are not used: the file states its own.",
+    ):
+        assert note in recording.notes
+
+
+def test_sockets_are_no_electrodes(tmp_path: Path) -> None:
+    labels = tuple(f"A{number}" for number in range(1, 33))
+    file = written(tmp_path / "made.set", fields(noise(32, 500), labels=labels))
+    assert "no EEG channel; it has A1, A2" in one_line(lambda: read(file))
+
+
+@pytest.mark.parametrize("rate", [2.56, 256_000.0])
+def test_a_rate_that_no_eeg_has_is_refused(tmp_path: Path, rate: float) -> None:
+    file = written(tmp_path / "made.set", fields(noise(2, 1000), srate=rate))
+    assert "samples per second" in one_line(lambda: read(file))
 
 
 def test_what_eeglabio_writes_is_read_as_mne_reads_it(shared_data: Path, tmp_path: Path) -> None:

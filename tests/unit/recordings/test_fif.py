@@ -255,12 +255,28 @@ def test_a_cut_file_is_refused_unless_allowed(tmp_path: Path) -> None:
     assert "is cut" in one_line(lambda: read(file, allow_truncated=True))
 
 
-def test_a_cut_packed_file_is_refused(tmp_path: Path) -> None:
-    file = saved(raw_of(), tmp_path / "made_raw.fif.gz")
+def test_a_cut_packed_file_is_refused_unless_allowed(tmp_path: Path) -> None:
+    raw = raw_of()
+    file = saved(raw, tmp_path / "made_raw.fif.gz")
     whole = file.read_bytes()
-    for size in (30, len(whole) // 2, len(whole) - 5):
+    signal_CS = microvolts(raw, ("Fp1", "T3", "C3"))
+    for size, fewest, most in ((len(whole) // 2, 1000, 2000), (len(whole) - 5, 3000, 3000)):
         file.write_bytes(whole[:size])
-        one_line(lambda: read(file, allow_truncated=True))
+        message = one_line(lambda: read(file))
+        assert "is cut, its packing ends after" in message and "allow_truncated" in message
+        recording = read(file, allow_truncated=True)
+        samples = recording.signal_CS.shape[1]
+        assert fewest <= samples <= most
+        np.testing.assert_allclose(recording.signal_CS, signal_CS[:, :samples], rtol=1e-6)
+        assert any("The file is cut: its packing ends" in note for note in recording.notes)
+    file.write_bytes(whole[:400])
+    assert "is cut" in one_line(lambda: read(file, allow_truncated=True))
+    file.write_bytes(whole[:30])
+    one_line(lambda: read(file, allow_truncated=True))
+    damaged = bytearray(whole)
+    damaged[-6] ^= 1  # in the checksum
+    file.write_bytes(damaged)
+    assert "cannot be unpacked" in one_line(lambda: read(file, allow_truncated=True))
     file.write_bytes(gzip.compress(gzip.decompress(whole)[:20_000]))
     assert "is cut" in one_line(lambda: read(file))
     assert 0 < read(file, allow_truncated=True).signal_CS.shape[1] < 3000
@@ -274,6 +290,21 @@ def test_epochs_and_averages_are_refused(tmp_path: Path) -> None:
     assert "holds averages" in one_line(lambda: read(tmp_path / "made-ave.fif"))
     mne.io.write_info(tmp_path / "made-info.fif", raw_of().info)
     assert "holds no raw data" in one_line(lambda: read(tmp_path / "made-info.fif"))
+
+
+def test_what_the_file_states_itself_is_used(tmp_path: Path) -> None:
+    file = saved(raw_of(("Fp1-A1", "C3-A1")), tmp_path / "made_raw.fif")
+    stated = {"sampling_rate": 128.0, "channel_names": ("O1", "O2"), "units": "mV"}
+    recording = read(file, **stated)
+    assert recording.channels == ("Fp1", "C3") and recording.sampling_rate == 100.0
+    np.testing.assert_array_equal(recording.signal_CS, read(file).signal_CS)
+    assert set(recording.notes) == {
+        "The channel names state the reference A1.",
+        "sampling_rate (128 Hz) is not used: the file states 100 Hz.",
+        "channel_names are not used: the file states its own.",
+        "units are not used: the file states its own.",
+    }
+    assert len(read(file, sampling_rate=100.0).notes) == 1
 
 
 def test_complex_data_are_refused(tmp_path: Path) -> None:

@@ -298,8 +298,11 @@ def test_whole_numbers(tmp_path: Path, version: str) -> None:
     options = ReaderOptions(256.0, NAMES)
     assert "whole numbers (int16) without a unit" in refusal(file, options)
     same(read(file, ReaderOptions(256.0, NAMES, "0.1 uV")), counts * 0.1)
-    # MATLAB's doubles may be stored as smaller whole numbers; they are doubles still.
-    same(read(made(tmp_path, version, data=np.round(eeg())), options), np.round(eeg()))
+    # MATLAB's doubles may be stored as smaller whole numbers, and counts as doubles.
+    for numbers in (np.round(eeg()), np.round(eeg() * 10), np.round(eeg()).astype(np.float32)):
+        file = made(tmp_path, version, data=numbers)
+        assert "raw counts, it seems" in refusal(file, options)
+        same(read(file, ReaderOptions(256.0, NAMES, "0.1 uV")), numbers * 0.1)
 
 
 @pytest.mark.parametrize(("scale", "unit"), [(1.0, "uV"), (1e-6, "V")])
@@ -358,6 +361,26 @@ def test_times_beside_it_show_gaps(tmp_path: Path, scale: float) -> None:
     assert "no number" in refusal(made(tmp_path, data=eeg(), t=times), CONFIG)
 
 
+@pytest.mark.parametrize("samples", [20, 2000])
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_times_that_contradict_the_rate(tmp_path: Path, scale: float, samples: int) -> None:
+    for fs in (256.0, 300.0, 252.0):
+        file = made(tmp_path, data=eeg(samples=samples), time=np.arange(samples) / 250 * scale)
+        message = refusal(file, ReaderOptions(fs, NAMES, "uV"), entry="data")
+        assert "the stated rate is" in message
+        file = made(tmp_path, x=eeg(samples=samples), t=np.arange(samples) / 250 * scale, fs=fs)
+        assert "the stated rate is" in refusal(file, ReaderOptions(None, NAMES, "uV"), entry="x")
+    file = made(tmp_path, x=eeg(samples=samples), t=np.arange(samples) / 250.5 * scale, fs=250.0)
+    rate = read(file, ReaderOptions(None, NAMES, "uV"), entry="x").sampling_rate
+    assert rate == pytest.approx(250.0)
+
+
+def test_times_rounded_to_milliseconds_do_not_contradict(tmp_path: Path) -> None:
+    """Their median step says 250 Hz."""
+    file = made(tmp_path, x=eeg(), t=np.round(np.arange(2000) / 256 * 1000), fs=256.0)
+    assert read(file, ReaderOptions(None, NAMES, "uV"), entry="x").sampling_rate == 256.0
+
+
 # Several recordings ---------------------------------------------------------------------------------
 
 
@@ -386,6 +409,54 @@ def test_a_struct_array(tmp_path: Path, version: str) -> None:
     same(recording, eeg(seed=1))
     assert any("'b'" in note for note in recording.notes)
     same(read(file, CONFIG, entry="people(1)"), eeg(seed=0))
+
+
+@pytest.mark.parametrize(
+    "stem", ["rest", "run", "session", "block", "cond", "x", "eeg", "S01_rest"]
+)
+def test_numbered_recordings_are_not_people(tmp_path: Path, stem: str) -> None:
+    """Those of two people would become those of one."""
+    both = {f"{stem}{k}": eeg(seed=k) for k in (1, 2)}
+    for person in ("S01", "S02"):
+        file = save(tmp_path / f"{person}.mat", "7", both)
+        message = one_line(lambda file=file: entries(file, CONFIG))
+        assert "several people's or several recordings of one" in message
+        assert "one row each, into the cohort sheet" in message
+        same(read(file, CONFIG, entry=f"{stem}2"), eeg(seed=2))
+    for several in (
+        {"all": both},
+        {"runs": tuple({"eeg": eeg(seed=k), "name": f"{stem}{k}"} for k in (1, 2))},
+        {"s": tuple({"eeg": eeg(seed=k)} for k in (1, 2))},
+    ):
+        file = save(tmp_path / "S03.mat", "7", several)
+        assert "several people's" in one_line(lambda file=file: entries(file, CONFIG))
+    file = save(tmp_path / "S03.mat", "7", {"all": {"subject": "S 03", **both}})
+    assert [entry.participant for entry in entries(file, CONFIG)] == ["S 03", "S 03"]
+
+
+@pytest.mark.parametrize(
+    "stem", ["subj", "Subject_", "sub", "s", "P", "pat", "patient", "participant", "id"]
+)
+def test_numbered_people_are_people(tmp_path: Path, stem: str) -> None:
+    names = [f"{stem}{k}" for k in (1, 2, 13)]
+    file = made(tmp_path, **{name: eeg(seed=k) for k, name in enumerate(names)})
+    listed = entries(file, CONFIG)
+    assert sorted((entry.name, entry.participant) for entry in listed) == sorted(
+        zip(names, names, strict=True)
+    )
+    file = made(tmp_path, study={name: {"rest": eeg(seed=k)} for k, name in enumerate(names)})
+    assert [entry.participant for entry in entries(file, CONFIG)] == names
+
+
+def test_references_and_sockets_in_channel_names(tmp_path: Path) -> None:
+    names = ("Fp1-A1", "Fp2-A2", "EEG A1", "C3")
+    recording = read(made(tmp_path, data=eeg()), ReaderOptions(256.0, names, "uV"))
+    assert recording.channels == ("Fp1", "Fp2", "A1", "C3")
+    assert "The channel names state the references A1, A2." in recording.notes
+    sockets = tuple(f"A{k}" for k in range(1, 33))
+    file = made(tmp_path, data=eeg(32), ch_names=list(sockets))
+    message = refusal(file, ReaderOptions(256.0, None, "uV"))
+    assert "no EEG channel; its channels are A1, A2" in message
 
 
 def test_a_struct_array_without_ids_and_with_a_misfit(tmp_path: Path) -> None:
@@ -426,8 +497,9 @@ def test_a_cut_file_is_refused(tmp_path_factory: Any, version: str, share: float
     ends = 128 + 8 + struct.unpack_from("<I", whole, 132)[0]
     if version != "7.3" and at == ends:
         return  # cut behind the first variable: a whole file with one variable
-    message = refusal(file, CONFIG)
-    assert any(word in message for word in ("cut", "header", "h5py cannot read"))
+    for options in (CONFIG, ReaderOptions(256.0, NAMES, "uV", allow_truncated=True)):
+        message = refusal(file, options)
+        assert any(word in message for word in ("cut", "header", "h5py cannot read"))
 
 
 def damaged(path: Path, place: int, value: int) -> Path:

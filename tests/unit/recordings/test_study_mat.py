@@ -67,6 +67,21 @@ def test_each_window_is_a_segment(tmp_path: Path, version: str) -> None:
     assert any("without their times" in note for note in recording.notes)
 
 
+def test_a_stated_unit_is_used(tmp_path: Path) -> None:
+    row = row_of(made(tmp_path), entry="Remission/1")
+    plain = read_recording(row, OPTIONS)
+    assert "Values are taken as microvolts; the file states no unit." in plain.notes
+    names = ("TP9-A1", "AF7", "AF8", "TP10")
+    stated = read_recording(row, ReaderOptions(256.0, names, "0.5 uV"))
+    np.testing.assert_allclose(stated.signal_CS, plain.signal_CS / 2)
+    assert "The channel names state the reference A1." in stated.notes
+    assert not any("taken as microvolts" in note for note in stated.notes)
+    message = one_line(
+        lambda: read_recording(row, ReaderOptions(256.0, OPTIONS.channel_names, "g"))
+    )
+    assert "the unit 'g' is no voltage" in message
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_single_window_is_read_too(tmp_path: Path, version: str) -> None:
     recording = read_recording(

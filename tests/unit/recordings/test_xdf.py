@@ -287,6 +287,29 @@ def test_a_stream_without_labels(tmp_path: Path) -> None:
     assert "no EEG channel; it has a, b" in one_line(lambda: read_recording(row_of(file), NONE))
 
 
+def test_what_the_stream_states_itself_is_used(tmp_path: Path) -> None:
+    labels = ("TP9-A1", "AF7-A1", "AF8-Ref", "TP10-A1", "AUX")
+    file = written(tmp_path, sound(labels=labels))
+    stated = ReaderOptions(250.0, ("O1", "O2", "P3", "P4", "Cz"), "mV")
+    recording = read_recording(row_of(file), stated)
+    assert recording.channels == ("TP9", "AF7", "AF8", "TP10") and recording.sampling_rate == RATE
+    np.testing.assert_array_equal(recording.signal_CS, eeg(2000)[:, :4].T)
+    for note in (
+        "The channel names state the references A1, Ref.",
+        "sampling_rate (250 Hz) is not used: the file states 256 Hz.",
+        "channel_names are not used: the file states its own.",
+        "units are not used: the file states its own.",
+    ):
+        assert note in recording.notes
+    file = written(tmp_path, sound(unit=["uV", "", "uV", "uV", ""]))
+    recording = read_recording(row_of(file), ReaderOptions(units="mV"))
+    np.testing.assert_allclose(recording.signal_CS[1], eeg(2000)[:, 1] * 1e3, rtol=1e-6)
+    assert "units are used for the channels that state none of their own only." in recording.notes
+    sockets = tuple(f"B{number}" for number in range(1, 9)) + tuple(f"A{k}" for k in range(1, 9))
+    file = written(tmp_path, sound(600, labels=sockets))
+    assert "no EEG channel" in one_line(lambda: read_recording(row_of(file), NONE))
+
+
 def test_several_streams_need_an_entry(tmp_path: Path) -> None:
     content = start() + header(1, "A", source_id="one") + header(2, "A", source_id="two")
     content += header(3, "B", "Signal") + header(4, "M", "Markers", ("m",), form="string")

@@ -501,7 +501,7 @@ def _condition(raw_S: np.ndarray, plan: _Plan, workspace: resample.Workspace) ->
     signal_S = plan.conditioner(raw_S, (start, step), workspace)
     if plan.keeps_offset:
         step_out = step / float(plan.conditioner.ratio)
-        return signal_S + (start + step_out * np.arange(len(signal_S)))
+        signal_S = signal_S + (start + step_out * np.arange(len(signal_S)))
     return signal_S
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from remit.recordings.recording import Recording, Segment
+    from remit.recordings.registry import ReaderOptions
 
 CHUNK_SECONDS = 60
+_SAME_RATE = 0.005
 _TOLD = 5  # breaks that get a note of their own
 # An annotation stands between two samples in EEGLAB and on one in MNE, in float32 seconds.
 _ANNOTATION_SLACK = 0.25
+_REFERENCE = re.compile(r"^(.*?)\s*[\s_-]\s*([^\s_-]+)$")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Choice:
     """The channels to use: `rows` maps an electrode to its row in the file, in the file's order.
 
     `left_out` has the file's names of the others, `notes` why one with an electrode's name is
-    among them.
+    among them, and the references that the names state.
     """
 
     rows: dict[str, int]
@@ -105,12 +109,11 @@ def choose(path: Path, labels: Sequence[str], unusable: Mapping[int, str]) -> Ch
     name, such as 'the file calls it EOG'. Raises RemitError for two channels of one electrode and
     where none is left.
     """
-    from remit.recordings.channels import canonical
+    from remit.recordings.channels import electrodes
 
     rows: dict[str, int] = {}
     left_out, notes = [], []
-    for row, label in enumerate(labels):
-        electrode = canonical(label)
+    for row, (label, electrode) in enumerate(zip(labels, electrodes(labels), strict=True)):
         if electrode is None or row in unusable:
             left_out.append(label)
             if electrode is not None:
@@ -128,7 +131,48 @@ def choose(path: Path, labels: Sequence[str], unusable: Mapping[int, str]) -> Ch
             f"{path}: no EEG channel; it has {some_of(labels, 20)}; expected 10-10 names such as "
             f"Fp1; rename the channels.{why}"
         )
+    notes += stated_references([labels[row] for row in rows.values()])
     return Choice(rows, tuple(left_out), tuple(notes))
+
+
+def stated_references(labels: Sequence[str]) -> list[str]:
+    """A note of the references that electrodes' names state (`Fp1-A2`, `EEG C3-Ref`), if any.
+
+    `labels` are the file's names of channels that are used.
+    """
+    from remit.recordings.channels import REFERENCES, canonical
+
+    stated: dict[str, str] = {}
+    for label in labels:
+        parts = _REFERENCE.match(label.strip().rstrip("."))
+        if parts and parts[2].lower() in REFERENCES and canonical(parts[1]) is not None:
+            stated.setdefault(parts[2].lower(), parts[2])
+    if not stated:
+        return []
+    many = "references" if len(stated) > 1 else "reference"
+    return [f"The channel names state the {many} {some_of(stated.values(), 20)}."]
+
+
+def unused(
+    options: ReaderOptions,
+    *,
+    rate: float | None = None,
+    channel_names: bool = False,
+    units: bool = False,
+) -> list[str]:
+    """A note for each thing that the sheet or the config states and the file states itself.
+
+    `rate` is the file's own, in Hz, where it has one; a stated one that is the same needs no note.
+    """
+    notes = []
+    stated = options.sampling_rate
+    if rate and stated and abs(rate / stated - 1) > _SAME_RATE:
+        notes.append(f"sampling_rate ({stated:g} Hz) is not used: the file states {rate:g} Hz.")
+    if channel_names and options.channel_names:
+        notes.append("channel_names are not used: the file states its own.")
+    if units and options.units:
+        notes.append("units are not used: the file states its own.")
+    return notes
 
 
 def microvolts(

@@ -2,10 +2,12 @@
 
 Traps: MNE takes the number of samples from the data file's size and floors it, so a file that was
 cut reads without a word, and one with its channels one after another (VECTORIZED) reads as a
-shuffle of channels; it takes a unit it does not know for volts; it does not look at DataType, so
-spectra pass for signals; it follows a DataFile that leaves the folder, and knows no `$b`; it reads
-the marker file as text of the machine's own encoding; and it joins what a New Segment marker
-parts. So header and markers are looked at here, and MNE is asked for the samples only.
+shuffle of channels; of [Binary Infos] it looks at BinaryFormat only, so that numbers with their
+bytes in the other order, or behind an offset, read as noise; it takes a unit it does not know for
+volts; it does not look at DataType, so spectra pass for signals; it follows a DataFile that leaves
+the folder, and knows no `$b`; it reads the marker file as text of the machine's own encoding; and
+it joins what a New Segment marker parts. So header and markers are looked at here, and MNE is asked
+for the samples only.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from remit.recordings.through_mne import (
     header_number,
     microvolts,
     recording_of,
+    unused,
 )
 from remit.recordings.units import parse
 
@@ -38,6 +41,9 @@ SAMPLE_BYTES = {"INT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}
 _FIRST_LINE = re.compile(rb"^(?:\xef\xbb\xbf)?Brain ?Vision\b.*\bHeader File", re.IGNORECASE)
 _MARKER_LINE = re.compile(rb"^(?:\xef\xbb\xbf)?Brain ?Vision\b.*\bMarker File", re.IGNORECASE)
 _NEW_SEGMENT = re.compile(r"^Mk\d+=New Segment,(.*)$", re.MULTILINE)
+# Values of UseBigEndianOrder, DataOffset, ChannelOffset, SegmentHeaderSize, TrailerSize and the like
+# that change nothing.
+_AS_USUAL = ("NO", "0", "")
 _STAMP_SLACK = 0.1  # seconds by which the clocks of amplifier and computer may part
 
 
@@ -46,6 +52,7 @@ class _Channel:
     label: str
     resolution: float
     unit: str
+    states_unit: bool
 
 
 @dataclass(frozen=True)
@@ -138,9 +145,18 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
         choice,
         breaks=breaks,
         window=header.window,
-        notes=[*notes, *marker_notes],
+        notes=[*notes, *_unused(header, options, rows), *marker_notes],
         files=[path, data, *([marker_file] if marker_file else [])],
     )
+
+
+def _unused(header: _Header, options: ReaderOptions, rows: list[int]) -> list[str]:
+    """What the sheet or the config states of the channels in `rows` and is not used."""
+    unstated = not all(header.channels[row].states_unit for row in rows)
+    notes = unused(options, rate=header.rate, channel_names=True, units=not unstated)
+    if unstated and options.units:
+        notes.append("units are not used: BrainVision channels without a unit are in microvolts.")
+    return notes
 
 
 def _text(path: Path) -> str:
@@ -217,6 +233,12 @@ def _read_header(path: Path) -> _Header:
     binary = ""
     if parser.has_section("Binary Infos"):
         binary = parser["Binary Infos"].get("BinaryFormat", "")
+        for name, value in parser["Binary Infos"].items():
+            if name != "binaryformat" and value.strip().upper() not in _AS_USUAL:
+                raise RemitError(
+                    f"{path}: the header says {name}={value.strip()} in [Binary Infos], which MNE "
+                    "leaves out of account; expected BinaryFormat only; export it again."
+                )
     one_of("BinaryFormat", binary.strip() or "missing", tuple(SAMPLE_BYTES), "what MNE reads")
     interval = header_number(path, "SamplingInterval", setting("SamplingInterval"))
     if interval <= 0:
@@ -272,8 +294,8 @@ def _channels(path: Path, parser: configparser.ConfigParser, count: int) -> tupl
         resolution = header_number(path, f"resolution of channel '{label}'", parts[2] or "1")
         # An empty unit is microvolts by the format's rules. What is left of a doubled encoding
         # of the micro sign is taken away.
-        unit = parts[3].replace("\xc2", "").strip() or "µV"
-        channels.append(_Channel(label, resolution, unit))
+        unit = parts[3].replace("\xc2", "").strip()
+        channels.append(_Channel(label, resolution, unit or "µV", bool(unit)))
     return tuple(channels)
 
 
@@ -434,6 +456,7 @@ READER = Reader(
         "a cut or contradictory header",
         "an unknown Codepage",
         "spectra (DataType) and averages",
+        "big-endian numbers, offsets, segment headers and trailers ([Binary Infos])",
         "data as text (DataFormat=ASCII)",
         "two channels of one electrode",
         "no channel with an electrode's name and a unit of voltage",

@@ -18,7 +18,13 @@ from remit.errors import RemitError, some_of
 from remit.files import sha256_of
 from remit.recordings.cohort import SheetRow
 from remit.recordings.registry import Reader, ReaderOptions
-from remit.recordings.through_mne import guarded, header_number, microvolts
+from remit.recordings.through_mne import (
+    guarded,
+    header_number,
+    microvolts,
+    stated_references,
+    unused,
+)
 from remit.recordings.units import parse
 
 if TYPE_CHECKING:
@@ -96,11 +102,15 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
         )
     segments, gaps = _segments(path, header, next(iter(by_channel.values())).samples, bool(cut))
     used = {signal.label for signal in by_channel.values()}
+    rate = next(iter(rates.values()))
+    stated = any(signal.unit for signal in by_channel.values())
+    notes += stated_references([signal.label for signal in by_channel.values()])
+    notes += unused(options, rate=rate, channel_names=True, units=stated)
     return Recording(
         participant=row.participant,
         recording=row.recording,
         signal_CS=_signal(path, header, list(by_channel.values()), options.units),
-        sampling_rate=next(iter(rates.values())),
+        sampling_rate=rate,
         channels=tuple(by_channel),
         segments=segments,
         prewindowed=False,
@@ -412,15 +422,16 @@ READER = Reader(
     takes=(
         "rate and unit of each channel from the header",
         "gaps of EDF+D and BDF+D from the records' onsets",
+        "a unit that is missing from the sheet or the config",
         "channels that are no electrode or have no unit of voltage are left out",
     ),
     refuses=(
-        "a file with less data than its header promises (unless allow_truncated)",
+        "a file with less data than its header promises (unless `allow_truncated`)",
         "a file with more data than its header promises, as after a conversion of line endings",
-        "a header that was never closed (unless allow_truncated), is cut or makes no sense",
+        "a header that was never closed (unless `allow_truncated`), is cut or makes no sense",
         "a file of annotations only",
         "EEG channels of different rates",
-        "two channels of one electrode",
+        "two channels of one electrode, or of one name",
         "records that overlap in time",
     ),
 )

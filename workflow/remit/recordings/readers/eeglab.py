@@ -29,7 +29,14 @@ from remit.recordings.matfile import (
     texts,
 )
 from remit.recordings.registry import Reader, ReaderOptions
-from remit.recordings.through_mne import CHUNK_SECONDS, Break, Choice, choose, recording_of
+from remit.recordings.through_mne import (
+    CHUNK_SECONDS,
+    Break,
+    Choice,
+    choose,
+    recording_of,
+    unused,
+)
 from remit.recordings.units import UNSTATED, parse
 
 if TYPE_CHECKING:
@@ -48,6 +55,7 @@ _FIELDS = (
     *("EEG", "ALLEEG", "data", "datfile", "nbchan", "pnts", "trials", "srate"),
     *("chanlocs", "chaninfo", "event", "ref"),
 )
+_LOOKED_AT = 4096  # samples that show whether the numbers are whole
 _BOUNDARY_CODE = -99.0  # EEGLAB's boundary where events have numbers for types
 
 
@@ -82,7 +90,7 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
     found = _read_set(path, options)
     labels, unusable, notes = _labels(path, found, options)
     choice = choose(path, labels, unusable)
-    scale, unit_note = _scale(path, options)
+    scale, unit_note = _scale(path, found, options)
     if isinstance(found.data, str):
         data, data_note = _data_file(path, found.data)
         signal_CS, cut_notes = _from_fdt(path, data, found, choice, scale, options)
@@ -91,6 +99,7 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
     else:
         signal_CS = _embedded(path, found, choice, scale)
         files = [path]
+    notes += _whole_numbers(signal_CS, options)
     epoched = found.trials > 1
     if epoched:
         notes.append(
@@ -138,6 +147,7 @@ def _read_set(path: Path, options: ReaderOptions) -> _Set:
                 "set sampling_rate in the cohort sheet or cohorts.<name>.sampling_rate."
             )
         rate = float(options.sampling_rate)
+    notes = unused(options, rate=rate)
     data = contents["data"]
     text = texts(data)
     if not is_numbers(data) and not (text and text[0]):
@@ -150,7 +160,6 @@ def _read_set(path: Path, options: ReaderOptions) -> _Set:
         datfile = texts(contents.get("datfile")) or [""]
         if datfile[0].lower().endswith(".fdt"):
             named = datfile[0]
-    notes = []
     reference = texts(contents.get("ref"))
     if reference and reference[0]:
         notes.append(f"The file gives its reference as '{reference[0][:80]}'.")
@@ -239,13 +248,19 @@ def _labels(
         kind = (texts(place.get("type")) or [""])[0]
         if kind.lower() in NOT_EEG:
             unusable[i] = f"the file calls it {kind}"
-    return labels, unusable, []
+    return labels, unusable, unused(options, channel_names=True)
 
 
-def _scale(path: Path, options: ReaderOptions) -> tuple[float, str]:
+def _scale(path: Path, found: _Set, options: ReaderOptions) -> tuple[float, str]:
     """Microvolts in one of the file's numbers, and a note."""
     stated = (options.units or "").strip()
     if stated.lower() in UNSTATED:
+        if not isinstance(found.data, str) and found.data.dtype.kind in "iu":
+            raise RemitError(
+                f"{path}: EEG.data is {described(found.data)}, whole numbers without a unit, as raw "
+                "counts are; expected a unit; state the microvolts of one count as units, such as "
+                "'0.02235 uV', in the cohort sheet or cohorts.<name>.units."
+            )
         return 1.0, "The file states no unit; EEGLAB's convention is microvolts."
     scale = parse(stated)
     if scale is None:
@@ -255,6 +270,18 @@ def _scale(path: Path, options: ReaderOptions) -> tuple[float, str]:
             "cohorts.<name>.units."
         )
     return scale, f"The numbers are taken as '{stated}': {scale:g} microvolts each."
+
+
+def _whole_numbers(signal_CS: np.ndarray, options: ReaderOptions) -> list[str]:
+    """A note where numbers of the file that nobody gives a unit are whole, as raw counts are."""
+    import numpy as np
+
+    piece_CS = signal_CS[:, :_LOOKED_AT]
+    if (options.units or "").strip().lower() not in UNSTATED or not piece_CS.any():
+        return []
+    if not np.array_equal(piece_CS, np.rint(piece_CS)):
+        return []
+    return ["The numbers are whole: they may be raw counts, whose size is to be stated as units."]
 
 
 def _data_file(path: Path, named: str) -> tuple[Path, list[str]]:
@@ -409,7 +436,7 @@ READER = Reader(
         "gaps from boundary events and their durations",
         "trials as windows",
         "the .fdt file of the .set's own name where the one it names is not there",
-        "microvolts by convention (unless units are stated)",
+        "microvolts by convention (unless units are stated in the sheet or the config)",
     ),
     refuses=(
         "a cut or damaged file",
@@ -421,6 +448,7 @@ READER = Reader(
         "channel names that are missing or not as many as channels",
         "a missing rate",
         "several datasets in one file (ALLEEG)",
+        "whole numbers (integers) without units in the sheet or the config",
         "two channels of one electrode",
         "no channel with an electrode's name",
     ),

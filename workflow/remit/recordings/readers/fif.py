@@ -29,6 +29,7 @@ from remit.recordings.through_mne import (
     interruptions,
     microvolts,
     recording_of,
+    unused,
     without,
 )
 
@@ -118,7 +119,10 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
     notes: list[str] = []
     with guarded(path, "raw FIF recording") as warned, tempfile.TemporaryDirectory() as folder:
         # MNE reads a packed file into memory as a whole, so it is unpacked to the disk.
-        file = _unpacked(path, Path(folder)) if path.suffix == ".gz" else path
+        file = path
+        if path.suffix.lower() == ".gz":
+            file, cut_note = _unpacked(path, Path(folder), options)
+            notes += cut_note
         files, walked = _parts(path, file, options)
         tags = walked[0]
         raw = mne.io.read_raw_fif(
@@ -143,8 +147,9 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
         choice = choose(path, labels, _unusable(path, raw))
         late = tags.lead if raw.info["meas_date"] is None else 0
         breaks, paused, told = interruptions(raw, late)
-        notes += [*told, *_processing(raw)]
         rate = float(raw.info["sfreq"])
+        notes += [*told, *_processing(raw)]
+        notes += unused(options, rate=rate, channel_names=True, units=True)
         # A pause was never recorded; MNE gives zeros there.
         if skips or pauses or tags.lead:
             paused = []  # said twice
@@ -169,24 +174,31 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
     )
 
 
-def _unpacked(path: Path, folder: Path) -> Path:
-    """The content of a .gz as a file in another folder."""
+def _unpacked(path: Path, folder: Path, options: ReaderOptions) -> tuple[Path, list[str]]:
+    """The content of a .gz as a file in another folder; what to say where the packing is cut."""
     plain = folder / path.stem
     written = 0
     try:
         with gzip.open(path) as opened, plain.open("wb") as made:
-            while piece := opened.read(1 << 20):
+            while piece := opened.read1(1 << 20):  # read() would lose what precedes a cut
                 written += made.write(piece)
                 if written > _LARGEST:
                     raise RemitError(
                         f"{path}: unpacks to more than {_LARGEST} bytes; expected a FIF file, which "
                         "cannot be larger; leave it out."
                     )
-    except (OSError, EOFError, zlib.error) as error:
+    except EOFError:
+        if not options.allow_truncated:
+            raise RemitError(
+                f"{path}: is cut, its packing ends after {written} bytes of content; expected a "
+                "whole .gz file; copy it again, or set allow_truncated to read what is there."
+            ) from None
+        return plain, [f"The file is cut: its packing ends after {written} bytes of content."]
+    except (OSError, zlib.error) as error:
         raise RemitError(
-            f"{path}: cannot be unpacked ({error}); expected a whole .gz file; copy it again."
+            f"{path}: cannot be unpacked ({error}); expected a sound .gz file; copy it again."
         ) from None
-    return plain
+    return plain, []
 
 
 def _parts(path: Path, first: Path, options: ReaderOptions) -> tuple[list[Path], list[_Tags]]:
@@ -405,7 +417,8 @@ READER = Reader(
         "applied projections and reference (noted)",
     ),
     refuses=(
-        "a cut file (unless `allow_truncated`) or a damaged one",
+        "a cut file, packed or not (unless `allow_truncated`)",
+        "a damaged file",
         "a missing part of a split recording (unless `allow_truncated`)",
         "a later part of a split recording by itself",
         "a split recording that is packed (.fif.gz)",

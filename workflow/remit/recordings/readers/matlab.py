@@ -25,6 +25,7 @@ from remit.recordings import matfile
 from remit.recordings.cohort import SheetRow
 from remit.recordings.matfile import Stored, Struct
 from remit.recordings.registry import Entry, Reader, ReaderOptions
+from remit.recordings.through_mne import stated_references
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,14 @@ NAMES = (
     *("ch_names", "labels", "label", "chanlabels", "channel_labels", "electrodes", "clab"),
 )
 UNITS = ("unit", "units", "data_unit", "data_units", "physical_unit", "ch_units")
-IDS = ("id", "subject", "subject_id", "subj", "participant", "participant_id", "name", "code")
+IDS = ("id", "subject", "subject_id", "subj", "participant", "participant_id")
+# What a numbered variable or struct array is called where its number is a person's.
+PEOPLE = (
+    *("subj", "subject", "sub", "s", "p", "pat", "patient", "participant", "person", "people"),
+    *("id", "subjects", "subs", "pats", "patients", "participants", "ids"),
+)
+# Not a struct array of one letter, as in `s(1)`, which may be anything.
+_PERSON = re.compile(rf"(?:{'|'.join(PEOPLE)})(?:_?\d+|(?<=..)\(\d+\))", re.IGNORECASE)
 TIMES = ("times", "time", "t", "timestamps", "time_stamps")
 # A struct beside the matrix that may hold rate, names and unit.
 ABOUT = ("info", "hdr", "header", "meta", "metadata", "nfo", "setup", "params")
@@ -53,6 +61,7 @@ NO_SIGNAL = {
 }
 TRIALS = ("trial", "trials")
 PLAUSIBLE_HZ = (20.0, 50000.0)
+SAME_RATE = 0.005  # how near the rate of the times comes to a stated one
 _MOST_CHANNELS = 512
 _FEWEST_SAMPLES = 100  # of a matrix that is taken for EEG without being asked for
 _MOST_ELEMENTS = 1024
@@ -95,9 +104,9 @@ def entries(path: Path, options: ReaderOptions) -> list[Entry]:
     """The recordings in the file, without labels.
 
     A single matrix belongs to the participant that the file is named for. Matrices whose names
-    differ only by a number (`subj01`, `subj02`) and the elements of a struct array belong to one
-    participant each. Raises RemitError where there is no matrix, or several that are no such
-    series.
+    differ by a person's number only (`subj01`, `subj02`) and the elements of a struct array with
+    an id belong to one participant each. Raises RemitError where there is no matrix, or several
+    that are no such series: `rest1` and `rest2` are as well two recordings of one person.
     """
     found = list(_all(path))
     plausible = [item for item in found if _plausible(item, options)]
@@ -121,8 +130,17 @@ def entries(path: Path, options: ReaderOptions) -> list[Entry]:
     }
     if len(patterns) > 1 or len(varying) > 1 or any("{" in pattern for pattern in patterns):
         raise _several(path, series)
-    place = next(iter(varying), 0)
-    return [Entry(item.name, item.person or item.parts[place], None) for item in series]
+    people = [item.person or item.parts[next(iter(varying), 0)] for item in series]
+    if not all(
+        item.person or _PERSON.fullmatch(name) for item, name in zip(series, people, strict=True)
+    ):
+        raise RemitError(
+            f"{path}: holds a series of matrices, {some_of(map(str, series))}, and whether they are "
+            "several people's or several recordings of one it does not say; expected names such as "
+            "subj01, or a field 'id' beside each; write them as entries, one row each, into the "
+            "cohort sheet."
+        )
+    return [Entry(item.name, name, None) for item, name in zip(series, people, strict=True)]
 
 
 def read(row: SheetRow, options: ReaderOptions) -> Recording:
@@ -159,6 +177,7 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
         raise RemitError(f"{where}: holds no sample; expected some; leave this recording out.")
     signal_CS = signal_CS[rows]
     own = [names[row] for row in rows]
+    notes += stated_references(own)
     present = without_missing(signal_CS, own, segments, rate, where, windows=prewindowed)
     left_out += tuple(name for row, name in enumerate(own) if row not in present.rows)
     channels = tuple(channels[row] for row in present.rows)
@@ -394,7 +413,7 @@ def _names(where: str, found: _Found, options: ReaderOptions) -> tuple[tuple[str
             )
         return tuple(given), []
     field, names = fitting[0]
-    if given and [_plain(name) for name in given] != [_plain(name) for name in names]:
+    if given and _plain(given) != _plain(names):
         raise RemitError(
             f"{where}: '{field}' names the channels {some_of(names)}; the sheet or config says "
             f"{some_of(given)}; expected the same; correct channel_names or leave it empty."
@@ -402,22 +421,22 @@ def _names(where: str, found: _Found, options: ReaderOptions) -> tuple[tuple[str
     return tuple(names), [f"Channel names are those of '{field}'."]
 
 
-def _plain(name: str) -> str:
-    from remit.recordings.channels import canonical
+def _plain(names: Sequence[str]) -> list[str]:
+    from remit.recordings.channels import electrodes
 
-    return canonical(name) or name.strip().lower()
+    found = electrodes(names)
+    return [channel or name.strip().lower() for name, channel in zip(names, found, strict=True)]
 
 
 def _electrodes(
     where: str, names: Sequence[str]
 ) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
     """Rows of the electrodes, their 10-10 names, and the names that are none."""
-    from remit.recordings.channels import canonical
+    from remit.recordings.channels import electrodes
 
     rows: dict[str, int] = {}
     left_out = []
-    for index, name in enumerate(names):
-        channel = canonical(name)
+    for index, (name, channel) in enumerate(zip(names, electrodes(names), strict=True)):
         if channel is None:
             left_out.append(name or f"channel {index + 1}")
         elif channel in rows:
@@ -687,13 +706,23 @@ def _timed(
     known = rate or 1 / (step * units[fitting[0]])
     if CLOCK_HZ[0] <= known <= CLOCK_HZ[1] and stamps_S.size >= FEWEST_ROWS:
         timing = measure(stamps_S, (known if rate else round(known),), where)
+        _check_same(where, rate, timing.sampling_rate)
         return timing.sampling_rate, timing.segments, list(timing.notes)
     if np.abs(np.diff(stamps_S) * known - 1).max() > 0.5:
         raise RemitError(
             f"{where}: the times beside it are uneven; expected steps of {1 / known:g} s; cut the "
             "recording at its gaps."
         )
+    _check_same(where, rate, (stamps_S.size - 1) / float(stamps_S[-1] - stamps_S[0]))
     return known, (Segment(0, stamps_S.size, 0.0),), []
+
+
+def _check_same(where: str, stated: float | None, measured: float) -> None:
+    if stated is not None and abs(measured / stated - 1) > SAME_RATE:
+        raise RemitError(
+            f"{where}: the times beside it give {measured:.6g} Hz, the stated rate is {stated:g} Hz; "
+            f"expected them within {SAME_RATE:.1%}; correct the rate or the times."
+        )
 
 
 READER = Reader(
@@ -707,6 +736,7 @@ READER = Reader(
     takes=(
         "a matrix [channels, samples] or [samples, channels], by the number of channel names",
         "a variable, a field of a struct, an element of a struct array, an EEGLAB or FieldTrip struct",
+        "a participant for each of subj01, subj02 and for each element of a struct array with an id",
         "[channels, samples, trials] and cells of trials as windows of their own",
         "rate, channel names and unit from fields beside the matrix, else the sheet or the config",
         "gaps from times beside the matrix, EEGLAB's boundary events and missing values (NaN)",
@@ -714,6 +744,7 @@ READER = Reader(
     ),
     refuses=(
         "several matrices that may be EEG",
+        "a series whose numbers are not people's (rest1, rest2), unless the sheet names the entries",
         "no matrix that looks like EEG",
         "an entry that is not there or is no real numbers (complex, sparse, text, logical)",
         "a square matrix",
@@ -722,10 +753,10 @@ READER = Reader(
         "no channel names, or two lists that differ",
         "no rate, or two rates that differ",
         "two units that differ",
-        "whole numbers without a unit",
+        "whole numbers without a unit, whatever their type",
         "two channels of one electrode",
-        "times that do not fit the rate",
+        "times that are more than 0.5 % off the rate",
         "samples in another file (.fdt)",
-        "a cut or damaged file, whatever allow_truncated says",
+        "a cut or damaged file (with `allow_truncated` too)",
     ),
 )

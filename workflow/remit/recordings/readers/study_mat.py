@@ -23,6 +23,7 @@ from remit.files import sha256_of
 from remit.recordings import matfile
 from remit.recordings.cohort import SheetRow
 from remit.recordings.registry import Entry, Reader, ReaderOptions
+from remit.recordings.through_mne import stated_references
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,11 +64,13 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
 
     When a window was recorded is not in the file, so onsets are as if the windows followed one
     another. Raises RemitError for a missing or unknown entry, missing rate or channel names, a
-    window of another shape, a label that contradicts the sheet's, and a damaged file.
+    window of another shape, a unit that is no voltage, a label that contradicts the sheet's, and a
+    damaged file.
     """
     import numpy as np
 
     from remit.recordings.recording import Recording, Segment
+    from remit.recordings.units import UNSTATED, in_microvolts
 
     path = Path(row.path)
     rate, channels = _options(path, options)
@@ -80,14 +83,19 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
     notes = [
         f"The file holds {len(windows)} windows without their times; onsets are as if they "
         "followed one another.",
-        "Values are taken as microvolts; the file states no unit.",
     ]
+    unit = (options.units or "").strip()
+    if unit.lower() in UNSTATED:
+        notes.append("Values are taken as microvolts; the file states no unit.")
+        unit = "uV"
+    signal_CS, said = in_microvolts(np.concatenate(windows).T, rate, unit, str(path))
+    notes += [*said, *stated_references(options.channel_names or ())]
     if found.entry.participant != row.participant:
         notes.append(f"The file calls this participant '{found.entry.participant}'.")
     return Recording(
         participant=row.participant,
         recording=row.recording,
-        signal_CS=np.ascontiguousarray(np.concatenate(windows).T, dtype=np.float32),
+        signal_CS=np.ascontiguousarray(signal_CS, dtype=np.float32),
         sampling_rate=rate,
         channels=channels,
         segments=tuple(Segment(start, stop, start / rate) for start, stop in pairwise(edges)),
@@ -100,7 +108,7 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
 
 
 def _options(path: Path, options: ReaderOptions) -> tuple[float, tuple[str, ...]]:
-    from remit.recordings.channels import canonical, electrode_names
+    from remit.recordings.channels import electrode_names, electrodes
 
     if options.sampling_rate is None or not options.channel_names:
         missing = "sampling_rate" if options.sampling_rate is None else "channel_names"
@@ -109,8 +117,8 @@ def _options(path: Path, options: ReaderOptions) -> tuple[float, tuple[str, ...]
             f"the config; set cohorts.<name>.{missing}."
         )
     channels = []
-    for name in options.channel_names:
-        channel = canonical(name)
+    names = options.channel_names
+    for name, channel in zip(names, electrodes(names), strict=True):
         if channel is None:
             raise RemitError(
                 f"{path}: cohorts.<name>.channel_names has '{name}'; expected electrodes of the "
@@ -238,7 +246,7 @@ READER = Reader(
     takes=(
         "each window as a segment of its own",
         "the label from the array's name",
-        "rate and channel names from the sheet or the config",
+        "rate, channel names and unit (none stated is µV) from the sheet or the config",
         "files of version 5 to 7.3 (HDF5)",
     ),
     refuses=(

@@ -23,6 +23,7 @@ from remit.errors import RemitError, did_you_mean, some_of
 from remit.files import sha256_of
 from remit.recordings.cohort import SheetRow
 from remit.recordings.registry import Entry, Reader, ReaderOptions
+from remit.recordings.through_mne import stated_references, unused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,7 +145,7 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
         loaded = _loaded(path, opened, stream)
     where = f"{path}: stream '{stream.name}'"
     timing = _timing(where, stream, loaded["time_stamps"], measure)
-    notes += timing.notes
+    notes += [*timing.notes, *unused(options, rate=timing.sampling_rate)]
     if stream.nominal and abs(timing.sampling_rate / stream.nominal - 1) > NOTED_DIFFERENCE:
         notes.append(
             f"The stream's nominal rate is {stream.nominal:g} Hz; the measured one is used."
@@ -464,12 +465,13 @@ def _electrodes(
     where: str, stream: _Stream, info: Any, options: ReaderOptions
 ) -> tuple[list[int], tuple[str, ...], list[str], list[str], list[str]]:
     """Columns of the electrodes, their 10-10 names and units; names left out; notes."""
-    from remit.recordings.channels import canonical
+    from remit.recordings.channels import electrodes
     from remit.recordings.units import COUNTS, UNSTATED, parse
 
     described = _channels(info)
     notes = []
-    if not any(channel["label"] for channel in described):
+    named = any(channel["label"] for channel in described)
+    if not named:
         if not options.channel_names:
             raise RemitError(
                 f"{where}: states no labels for its {stream.channels} channels; expected them; set "
@@ -491,9 +493,11 @@ def _electrodes(
         )
     rows: dict[str, int] = {}
     units, left_out = [], []
-    for index, channel in enumerate(described):
+    found = electrodes([channel["label"] for channel in described])
+    for index, (channel, electrode) in enumerate(zip(described, found, strict=True)):
         label, unit = channel["label"], channel["unit"]
-        electrode = None if channel["type"].lower() in OTHER_TYPES else canonical(label)
+        if channel["type"].lower() in OTHER_TYPES:
+            electrode = None
         unknown = unit.lower() not in UNSTATED | COUNTS and parse(unit) is None
         if electrode is not None and unknown:
             notes.append(f"Channel {label} is left out: its unit '{unit}' is no voltage.")
@@ -515,6 +519,8 @@ def _electrodes(
             f"{where}: no EEG channel; it has {labels}; expected 10-10 names such as AF7 with a unit "
             f"of voltage; rename the channels.{why}"
         )
+    notes += unused(options, channel_names=named)
+    notes += stated_references([described[row]["label"] for row in rows.values()])
     return list(rows.values()), tuple(rows), units, left_out, notes
 
 
@@ -532,8 +538,12 @@ def _microvolts(
     from remit.recordings.units import COUNTS, in_microvolts
 
     # The sheet or the config speaks where the stream does not, or only of counts.
+    silent = [unit == "" or unit.lower() in COUNTS for unit in units]
+    notes = unused(options, units=not any(silent))
+    if options.units and any(silent) and not all(silent):
+        notes.append("units are used for the channels that state none of their own only.")
     units = [
-        unit if unit and unit.lower() not in COUNTS else options.units or unit for unit in units
+        options.units or unit if none else unit for unit, none in zip(units, silent, strict=True)
     ]
     if signal_CS.dtype.kind in "iu" and "" in units:
         raise RemitError(
@@ -542,7 +552,6 @@ def _microvolts(
             "'0.02235 uV', in the cohort sheet or cohorts.<name>.units."
         )
     scaled_CS = np.empty(signal_CS.shape, dtype=np.float32)
-    notes = []
     different = sorted(set(units))
     for unit in different:
         group = [index for index, each in enumerate(units) if each == unit]
@@ -568,7 +577,8 @@ READER = Reader(
     refuses=(
         "no or several EEG streams without an entry",
         "an entry that is not there",
-        "a cut file, a stream without footer or with fewer samples than its footer says",
+        "a cut file (unless `allow_truncated`)",
+        "a stream without footer or with fewer samples than its footer says (unless `allow_truncated`)",
         "a damaged chunk or header",
         "a header that defines entities",
         "a stream of text",
