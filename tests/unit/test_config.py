@@ -8,6 +8,7 @@ import yaml
 from remit import config
 from remit.configdoc import default_yaml, files
 from remit.errors import RemitError, did_you_mean
+from remit.recordings.channels import check_channels, electrode_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +48,17 @@ ROOT = Path(__file__).parents[2]
         ({"pretraining": {"waveform_weight": 0, "spectrum_weight": 0}}, "expected one above 0"),
         ({"channels": ["AF7", "af7"]}, "each once"),
         ({"channels": ["../x"]}, "letters and digits only"),
+        ({"channels": "AF7"}, "channels: Input should be a valid list"),
+        *(
+            ({"preprocessing": {"notch": {"frequencies_hz": wrong}}}, "a list of them such as")
+            for wrong in ("50", -50, [50, "x"], [0], True, float("nan"), {}, None, "line")
+        ),
+        ({"preprocessing": {"reference": "Average"}}, "Did you mean 'average'"),
+        ({"preprocessing": {"reference": "linked mastoids"}}, "Did you mean 'linked_mastoids'"),
+        ({"preprocessing": {"reference": "none"}}, "expected null, without quotes"),
+        ({"preprocessing": {"reference": []}}, "is no reference; expected null, average"),
+        ({"preprocessing": {"reference": ["Cz", 1]}}, "is no reference; expected null, average"),
+        ({"preprocessing": {"reference": 5}}, "preprocessing.reference: is no reference"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(values, says):
@@ -54,6 +66,46 @@ def test_a_wrong_setting_is_named_in_one_line(values, says):
         config.validate(values, "mine.yaml")
     assert str(caught.value).startswith("mine.yaml: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [(50, [50.0]), (49.5, [49.5]), ([50, 100], [50.0, 100.0]), ("mains", "mains"), ([], [])],
+)
+def test_notch_frequencies(given, taken):
+    notch = config.validate({"preprocessing": {"notch": {"frequencies_hz": given}}})
+    assert notch.preprocessing.notch.frequencies_hz == taken
+    again = config.validate(notch.model_dump(mode="json"))
+    assert again == notch
+    schema = config.Config.model_json_schema()["$defs"]["Notch"]["properties"]["frequencies_hz"]
+    assert {each.get("type") for each in schema["anyOf"]} == {"number", "array", "string"}
+
+
+@pytest.mark.parametrize("reference", [None, "average", "linked_mastoids", "Cz", ["M1", "M2"]])
+def test_references(reference):
+    settings = config.validate({"preprocessing": {"reference": reference}})
+    assert settings.preprocessing.reference == reference
+
+
+@pytest.mark.parametrize(
+    ("channels", "reference", "says"),
+    [
+        (["af7", "AF8"], None, "channels: 'af7' is no electrode.*Did you mean 'AF7'"),
+        (["AF7", "XX1"], None, "channels: 'XX1' is no electrode; expected names of the 10-10"),
+        (["T3"], None, "Did you mean 'T7'"),
+        (["AF7"], "Averge", "preprocessing.reference: 'Averge'.*Did you mean 'average'"),
+        (["AF7"], "cz", "preprocessing.reference: 'cz'.*Did you mean 'Cz'"),
+        (["AF7"], ["M1", "average"], "preprocessing.reference: 'average' is no electrode"),
+        (["AF7"], ["M1", "M1"], "preprocessing.reference: M1 stands there more than once"),
+    ],
+)
+def test_channels_and_references_that_nobody_has(channels, reference, says):
+    with pytest.raises(RemitError, match=says) as caught:
+        check_channels(channels, reference)
+    assert "\n" not in str(caught.value)
+    for sound in (None, "average", "linked_mastoids", "Cz", ["M1", "M2"]):
+        check_channels(["AF7", "T7", "TP10"], sound)
+    check_channels(electrode_names(), None)
 
 
 def test_the_defaults_are_those_of_the_issue():

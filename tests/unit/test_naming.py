@@ -90,10 +90,20 @@ def test_a_target_is_read_into_its_kind_and_values():
 
 
 @given(st.sampled_from([8.0, 2.5, 0.5, 10.0, 30.0, 0.25]), channels)
-def test_a_dataset_name_is_read_back(seconds, names):
+def test_a_dataset_name_says_seconds_and_channels(seconds, names):
     name = naming.dataset_name(seconds, names)
-    assert naming.parse_dataset_name(name) == (seconds, [n.lower() for n in names])
     assert re.fullmatch(naming.DATASET_PATTERN, name)
+    length, listed = name.split("s_", 1)
+    assert float(length) == seconds
+    assert listed.split("-") == [n.lower() for n in names]
+
+
+def test_a_dataset_of_many_channels_has_a_name_that_fits_a_disk():
+    many = [f"E{number}" for number in range(256)]
+    name = naming.dataset_name(8, many)
+    assert re.fullmatch(naming.DATASET_PATTERN, name) and name.startswith("8s_256channels-")
+    assert name != naming.dataset_name(8, many[::-1])
+    assert len(naming.path("primary", dataset=name).rsplit("/", 1)[1]) < 60
 
 
 def test_the_dataset_names_of_the_design():

@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -24,6 +25,8 @@ from remit.errors import RemitError
 
 if TYPE_CHECKING:
     from remit.config import Execution, Settings
+    from remit.recordings.cohort import SheetRow
+    from remit.recordings.registry import ReaderOptions
 
 _STARTED = time.monotonic()
 
@@ -115,7 +118,7 @@ def _cohort_sheet(args: argparse.Namespace) -> None:
     from remit.recordings.source import rows_of
 
     cohort: Cohort = _settings(Cohort, args.settings["source"])
-    rows, skipped = rows_of(args.settings["cohort"], cohort)
+    rows, skipped = rows_of(args.settings["cohort"], cohort, lambda text: log(f"warning: {text}"))
     for name, why in skipped:
         log(f"left out: {name}: {why}")
     write_sheet(rows, args.output)
@@ -135,6 +138,10 @@ def _label(args: argparse.Namespace) -> Any:
             raise RemitError(f"--label-value is '{pair}'; expected value=0 or value=1; correct it.")
         if values.setdefault(key, int(number)) != int(number):
             raise RemitError(f"--label-value gives '{key}' both 0 and 1; expected one; correct it.")
+    if args.label_threshold is not None and not math.isfinite(args.label_threshold):
+        raise RemitError(
+            f"--label-threshold is {args.label_threshold:g}; expected a number; correct it."
+        )
     if args.label_column is None:
         if values or args.label_threshold is not None or args.label_positive is not None:
             raise RemitError(
@@ -166,11 +173,17 @@ def _label(args: argparse.Namespace) -> Any:
 
 
 def _cohort_scan(args: argparse.Namespace) -> None:
+    from remit.recordings import units
     from remit.recordings.bids import find_layout
     from remit.recordings.cohort import write_sheet
     from remit.recordings.registry import ReaderOptions
     from remit.recordings.scan import Wanted, scan
 
+    if args.config is not None and os.path.lexists(args.config):
+        raise RemitError(
+            f"{args.config}: is there already; expected the name of a new configuration; choose "
+            "another, or remove it."
+        )
     layout = args.layout or find_layout(args.root)
     wanted = Wanted(args.tasks, args.sessions, args.runs)
     if layout != "bids" and any(asked for _, _, asked in wanted.filters()):
@@ -182,8 +195,13 @@ def _cohort_scan(args: argparse.Namespace) -> None:
         raise RemitError(
             f"--sampling-rate is {args.sampling_rate:g}; expected a positive number of Hz."
         )
-    names = tuple(args.channel_names) or None
-    options = ReaderOptions(args.sampling_rate, names, args.units)
+    if args.units is not None and units.parse(args.units) is None:
+        raise RemitError(
+            f"--units is '{args.units}'; expected uV, mV, V, nV or the microvolts of one count, such "
+            "as '0.02235 uV'; correct it."
+        )
+    names = _channel_names(args.channel_names)
+    options = ReaderOptions(args.sampling_rate, names, args.units, args.allow_truncated)
     label = _label(args)
     found = scan(args.root, layout, label, args.covariates, args.require_label, options, wanted)
     rows = [
@@ -192,6 +210,8 @@ def _cohort_scan(args: argparse.Namespace) -> None:
     ]
     for name, why in found.skipped:
         log(f"left out: {name}: {why}")
+    for warning in found.warnings:
+        log(f"warning: {warning}")
     write_sheet(rows, args.output)
     labels = {row.participant: row.remission for row in rows}
     counts = ", ".join(
@@ -202,12 +222,49 @@ def _cohort_scan(args: argparse.Namespace) -> None:
         f"{len(rows)} recordings of {len(labels)} participants (labels {counts}), "
         f"{len(found.skipped)} left out, layout '{layout}' -> {args.output}"
     )
+    _say_what_is_next(args, rows, options)
+
+
+def _channel_names(given: Sequence[str]) -> tuple[str, ...] | None:
+    """Names given one by one or as one list, split as the sheet's column channel_names is."""
+    if len(given) == 1 and "," not in given[0]:
+        return tuple(given[0].split()) or None
+    names = [name.strip() for text in given for name in text.split(",")]
+    return tuple(name for name in names if name) or None
+
+
+def _say_what_is_next(
+    args: argparse.Namespace, rows: Sequence[SheetRow], options: ReaderOptions
+) -> None:
+    """Write or print the configuration for a sheet, and the command that runs it."""
+    from remit import naming
+    from remit.config import Model
+    from remit.files import atomic_write
+    from remit.recordings.source import electrodes_to_try, overlay
+
     root = args.root.parent if args.root.is_file() else args.root
-    log(
-        "next: name it in a configuration (cohorts: {mine: {sheet: "
-        f"{args.output}, root: {root}"
-        "}}, cohort: mine) and run snakemake <target> --configfile <it>"
-    )
+    recording, electrodes = electrodes_to_try(rows, root, options, log)
+    text = overlay(args.output, root, electrodes, recording, args.allow_truncated)
+    unknown = len({row.participant for row in rows if row.remission is None})
+    if unknown:
+        text += (
+            f"# {unknown} participants have no label, at which the split stops. With this line they are "
+            "used in\n# pretraining only:\n# split: {unlabelled: pretraining}\n"
+        )
+    if {0, 1} - {row.remission for row in rows}:
+        log(
+            f"next: fill in the column remission of {args.output}, for both 0 and 1 are needed; then:"
+        )
+    target = naming.path("finetuned", model=str(Model().name))
+    if args.config is None:
+        log(f"next: write this as mine.yaml and run: snakemake {target} --configfile mine.yaml")
+        print(text, end="", flush=True)
+        return
+    with atomic_write(args.config) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    file = os.path.normpath(Path.cwd() / args.config)
+    log(f"wrote the configuration {args.config}; change channels there")
+    log(f"next: snakemake {target} --configfile {shlex.quote(file)}")
 
 
 def _windows(args: argparse.Namespace) -> None:
@@ -468,7 +525,7 @@ def _parser() -> argparse.ArgumentParser:
         _cohort_scan,
         "Write a cohort sheet from a BIDS folder, a folder of recordings or a file of several.",
         "remit cohort scan bids_root --label-column count_quality --label-value good=1 "
-        "--label-value bad=0 --covariates age sex --output cohort.tsv",
+        "--label-value bad=0 --covariates age sex --output cohort.tsv --config mine.yaml",
     )
     scan.add_argument("root", type=Path)
     scan.add_argument("--output", type=Path, required=True, metavar="FILE")
@@ -501,6 +558,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     scan.add_argument(
         "--channel-names", nargs="+", default=[], metavar="NAME", help="of files without, in order"
+    )
+    scan.add_argument(
+        "--allow-truncated",
+        action="store_true",
+        help="take files that hold less than they promise; the configuration says so too",
+    )
+    scan.add_argument(
+        "--config", type=Path, metavar="FILE", help="write a configuration for the sheet as well"
     )
     scan.add_argument("--units", help="of files that do not state them: uV, mV, V, '0.02235 uV'")
 

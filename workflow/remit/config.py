@@ -202,6 +202,27 @@ class Notch(Settings):
     quality: Positive = 30.0
     """Centre frequency divided by the width at -3 dB."""
 
+    @field_validator(
+        "frequencies_hz",
+        mode="before",
+        json_schema_input_type=Positive | list[Positive] | Literal["mains"],
+    )
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        values = given if isinstance(given, list | tuple) else [given]
+        numbers = [
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and 0 < value < float("inf")
+            for value in values
+        ]
+        if given != "mains" and not all(numbers):
+            raise ValueError(
+                "is neither 'mains' nor frequencies; expected 'mains', a positive number of Hz such "
+                "as 50, or a list of them such as [50, 100]"
+            )
+        return given if given == "mains" else [float(value) for value in values]
+
 
 class Quality(Settings):
     """When a window is marked bad: one channel is enough. Windows are marked and counted, never dropped
@@ -223,6 +244,9 @@ class Quality(Settings):
     """A window with more power at the mains than this many times that at 1-30 Hz is bad."""
     max_high_frequency_ratio: Positive | None = None
     """A window with more power at 30-100 Hz (muscle) than this many times that at 1-30 Hz is bad."""
+    max_spectral_flatness: Annotated[float, Field(gt=0, le=1)] | None = 0.9
+    """A window whose spectrum is flatter is bad: 1 is white noise, as of damaged bytes. Of real Muse
+    windows none was above 0.87."""
     min_contact_fraction: Annotated[float, Field(ge=0, le=1)] | None = None
     """A window in which the headset reports contact for less of the time is bad."""
     min_worn_fraction: Annotated[float, Field(ge=0, le=1)] | None = 0.5
@@ -258,6 +282,25 @@ class Preprocessing(Settings):
     """Constant removed from each window and channel."""
     quality: Quality = Quality()
     """When a window is marked bad."""
+
+    @field_validator("reference", mode="before")
+    @classmethod
+    def _is_a_reference(cls, given: Any) -> Any:
+        names = given if isinstance(given, list | tuple) else [given]
+        if given is not None and (not names or not all(isinstance(n, str) and n for n in names)):
+            raise ValueError(
+                "is no reference; expected null, average, linked_mastoids, an electrode's name or a "
+                "list of them"
+            )
+        if isinstance(given, str) and given.lower() in ("none", "null", "no", "off", "original"):
+            raise ValueError(
+                f"is '{given}'; expected null, without quotes, to leave the recording's own reference"
+            )
+        for known in ("average", "linked_mastoids"):
+            plain = str(given).lower().replace("-", "_").replace(" ", "_")
+            if plain == known and given != known:
+                raise ValueError(f"expected the spelling '{known}'. Did you mean '{known}'?")
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Preprocessing:

@@ -7,6 +7,7 @@ expressions that parse the names. Standard library only; knows nothing of the st
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -51,6 +52,8 @@ _MODEL_LOOSE = re.compile(
 _SECONDS_PATTERN = r"(?:[1-9][0-9]*|0|[1-9][0-9]*\.[0-9]*[1-9]|0\.[0-9]*[1-9])"
 _CHANNEL_SLUG_PATTERN = r"[a-z0-9]+"
 DATASET_PATTERN = rf"{_SECONDS_PATTERN}s_{_CHANNEL_SLUG_PATTERN}(?:-{_CHANNEL_SLUG_PATTERN})*"
+# A file's name has up to 255 bytes on most disks, and more than the channels stands in it.
+CHANNELS_MAX_LENGTH = 160
 FINETUNED_SUFFIX = "_finetuned"
 
 
@@ -185,7 +188,11 @@ def seconds_text(seconds: float) -> str:
 
 
 def dataset_name(window_seconds: float, channels: Sequence[str]) -> str:
-    """``8s_af7-af8-tp9-tp10`` for a window length in seconds and channel names in their order."""
+    """``8s_af7-af8-tp9-tp10`` for a window length in seconds and channel names in their order.
+
+    Where the names would be too long for a file's name, their number and a hash of them stand
+    instead: ``8s_64channels-1f0c8a52d3``.
+    """
     slugs = [channel.lower() for channel in channels]
     for channel, slug in zip(channels, slugs, strict=True):
         if not re.fullmatch(_CHANNEL_SLUG_PATTERN, slug):
@@ -195,18 +202,11 @@ def dataset_name(window_seconds: float, channels: Sequence[str]) -> str:
             )
     if not slugs or len(set(slugs)) != len(slugs):
         raise RemitError(f"channels are {list(channels)}; expected at least one, each once.")
-    return f"{seconds_text(window_seconds)}s_{'-'.join(slugs)}"
-
-
-def parse_dataset_name(name: str) -> tuple[float, list[str]]:
-    """The window length in seconds and the lower-case channels of a dataset's name."""
-    if not re.fullmatch(DATASET_PATTERN, name):
-        raise RemitError(
-            f"'{name}' is no dataset name; expected <seconds>s_<channel>-<channel>..., "
-            "for example 8s_af7-af8-tp9-tp10."
-        )
-    seconds, channels = name.split("s_", 1)
-    return float(seconds), channels.split("-")
+    joined = "-".join(slugs)
+    if len(joined) > CHANNELS_MAX_LENGTH:
+        digest = hashlib.sha256(joined.encode()).hexdigest()[:10]
+        joined = f"{len(slugs)}channels-{digest}"
+    return f"{seconds_text(window_seconds)}s_{joined}"
 
 
 def mlflow_dataset_name(dataset: str, num_windows: int) -> str:

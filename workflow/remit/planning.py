@@ -23,6 +23,7 @@ from remit.config import EXECUTION_VARIABLE
 from remit.dataset.splits import make_split
 from remit.errors import RemitError, did_you_mean
 from remit.naming import ModelName
+from remit.recordings.channels import check_channels
 from remit.recordings.cohort import SheetRow, resolve
 from remit.recordings.registry import companions
 from remit.recordings.sidecars import sidecar_files, sidecar_names
@@ -97,6 +98,7 @@ class Plan:
 
     def check(self, targets: Iterable[str]) -> None:
         """Refuse targets that have no meaning, before any job; raises :class:`RemitError`."""
+        check_channels(self.config.channels, self.config.preprocessing.reference)
         self.model_settings(str(self.default_model))
         rows = self.rows(self.config.cohort)
         needs_split = False

@@ -141,7 +141,12 @@ def test_a_folder_without_subjects_says_what_to_do(tmp_path: Path) -> None:
     message = one_line(lambda: bids_files(tmp_path))
     assert "has no folder sub-*; it has dataset_description.json, ds1" in message
     assert "give its folder 'ds1', which has some, as root" in message
-    assert "or use layout 'folder'" in one_line(lambda: bids_files(tmp_path / "ds1/sub-1"))
+    above = tmp_path / "ds1"
+    for inside in ("sub-1", "sub-1/eeg"):
+        message = one_line(lambda: bids_files(above / inside))  # noqa: B023
+        assert f"it lies inside a participant's folder: give {above} as root" in message
+    put(tmp_path, "other/P1/x.edf")
+    assert "or use layout 'folder'" in one_line(lambda: bids_files(tmp_path / "other"))
 
 
 def test_the_layout_is_found_out(tmp_path: Path) -> None:

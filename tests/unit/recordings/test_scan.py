@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,19 +15,22 @@ import pandas as pd
 import pybv
 import pytest
 import scipy.io
-from hypothesis import given
+import yaml
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from recordings_made import one_line
+from tests.conftest import snakemake
 
 import remit
 import remit.recordings.readers
 from remit.cli import main
-from remit.config import Cohort, Label, Scan
+from remit.config import Cohort, Config, Label, Scan, validate
+from remit.recordings.channels import electrode_names
 from remit.recordings.cohort import read_sheet, write_sheet
 from remit.recordings.registry import ReaderOptions, read_recording
 from remit.recordings.scan import Wanted, scan, scan_mat
-from remit.recordings.source import root_of, rows_of
+from remit.recordings.source import overlay, root_of, rows_of
 
 QUALITY = Label(column="quality", values={"good": 1, "bad": 0})
 EDF = b"0       and so on"
@@ -497,6 +501,10 @@ def test_a_container_of_one_at_the_top_belongs_to_its_name_or_its_id(tmp_path: P
 def test_two_container_files_of_the_same_people(tmp_path: Path) -> None:
     study(tmp_path / "week1.mat", A=1, B=0)
     study(tmp_path / "week2.mat", A=1)
+    message = one_line(lambda: scan(tmp_path, "folder"))
+    assert "week2.mat: holds 'A', as week1.mat does" in message
+    assert "participants.tsv to list 'A' if it is, or 'week1' and 'week2'" in message
+    table(tmp_path, "A\t1\tgood", "B\t1\tbad")
     rows = scan(tmp_path, "folder").rows
     assert [(row.recording, row.path) for row in rows] == [
         ("A", "week1.mat"),
@@ -506,6 +514,207 @@ def test_two_container_files_of_the_same_people(tmp_path: Path) -> None:
     study(tmp_path / "week3.mat", B=1)
     message = one_line(lambda: scan(tmp_path, "folder"))
     assert "week3.mat: participant 'B' has remission 1, and in week1.mat 'B' has 0" in message
+
+
+def test_container_files_that_are_one_participant_each(tmp_path: Path) -> None:
+    """The same names in each file are recordings, and no people, when the table says so."""
+    study(tmp_path / "S01.mat", rest1=1, rest2=1)
+    study(tmp_path / "S02.mat", rest1=0, rest2=0)
+    message = one_line(lambda: scan(tmp_path, "folder", options=OPTIONS))
+    assert "S02.mat: holds 'rest1', as S01.mat does" in message and "'S01' and 'S02'" in message
+    table(tmp_path, "S01\t30\tgood", "S02\t40\tbad")
+    for label in (None, QUALITY):
+        result = scan(tmp_path, "folder", label, options=OPTIONS)
+        assert [(row.participant, row.recording, row.entry) for row in result.rows] == [
+            ("S01", "S01_rest1", "Remission/1"),
+            ("S01", "S01_rest2", "Remission/2"),
+            ("S02", "S02_rest1", "Non_remission/1"),
+            ("S02", "S02_rest2", "Non_remission/2"),
+        ]
+        assert result.skipped == [] and result.warnings == []
+    assert [row.remission for row in result.rows] == [1, 1, 0, 0]
+    single = scan(tmp_path / "S02.mat", "folder", QUALITY, options=OPTIONS)
+    assert {(row.participant, row.remission) for row in single.rows} == {("S02", 0)}
+    for row in result.rows:
+        assert read_recording(row, OPTIONS, tmp_path).recording == row.recording
+    study(tmp_path / "S02_again.mat", rest1=0, rest2=0)
+    more = scan(tmp_path, "folder", QUALITY, options=OPTIONS)
+    assert [row.recording for row in more.rows[2:4]] == ["S02_again_rest1", "S02_again_rest2"]
+    assert "S02_again.mat holds 2 recordings, none with an id of" in more.warnings[0]
+    table(tmp_path, "S01\t30\tbad", "S02\t40\tbad")
+    message = one_line(lambda: scan(tmp_path, "folder", QUALITY, options=OPTIONS))
+    assert "entry Remission/1 says remission 1, participants.tsv says 0" in message
+
+
+def test_ids_inside_that_the_table_lists_come_before_the_file_name(tmp_path: Path) -> None:
+    study(tmp_path / "P1_all.mat", P1=1, P2=0, P3=0)
+    table(tmp_path, "P1\t1\tgood", "P2\t1\tbad")
+    result = scan(tmp_path, "folder", QUALITY)
+    assert [row.participant for row in result.rows] == ["P1", "P2"]
+    assert "participant 'P3' is not in participants.tsv" in str(result.skipped)
+
+
+def test_a_single_recording_in_each_of_two_files(tmp_path: Path) -> None:
+    for name in ("S01", "S02"):
+        study(tmp_path / f"{name}.mat", rest=1)
+    assert "holds 'rest', as S01.mat does" in one_line(lambda: scan(tmp_path, "folder"))
+    table(tmp_path, "S01\t1\tgood", "S02\t1\tgood")
+    rows = scan(tmp_path, "folder", QUALITY).rows
+    assert [row.participant for row in rows] == ["S01", "S02"]
+
+
+@pytest.mark.parametrize(
+    ("names", "root", "says"),
+    [
+        # A folder of data sets.
+        (["a/sub-1/eeg/sub-1_eeg.edf", "P1/x.edf"], "", "folder a is a data set of its own (sub-1"),
+        (["a/dataset_description.json", "a/x.edf"], "", "(dataset_description.json is in 'a')"),
+        (["a/participants.tsv", "b/participants.tsv", "a/x.edf"], "", "folder a, b is a data set"),
+        # Folders that are sessions, or kinds of data.
+        (["ses-1/P1.csv.edf", "ses-2/P1.edf"], "", "folder 'ses-1' seems to be a session"),
+        (["Session 2/P1.edf"], "", "folder 'Session 2' seems to be a session"),
+        (["baseline/P1.edf", "follow-up/P1.edf"], "", "folder 'baseline' seems to be a session"),
+        (["EEG/P1.edf"], "", "folder 'EEG' seems to be a session or a kind of data"),
+        # Too deep inside a BIDS data set.
+        (["b/sub-00/eeg/sub-00_eeg.edf"], "b/sub-00", "inside the folder of one participant"),
+        (["b/sub-00/ses-1/eeg/x.edf"], "b/sub-00/ses-1", "inside the folder of one participant"),
+        (["b/sub-00/ses-1/eeg/x.edf"], "b/sub-00/ses-1/eeg", "holds all participants; give {b} "),
+        (["b/sub-00/sub-00_x.edf"], "b/sub-00", "holds all participants; give {b} instead"),
+    ],
+)
+def test_a_folder_of_the_wrong_level_is_refused(
+    names: list[str], root: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, *names)
+    message = one_line(lambda: scan(tmp_path / root, "folder"))
+    assert says.format(b=tmp_path / "b") in message
+    if "data set" in says and "folder of" not in says:
+        assert f"such as {tmp_path / 'a'}." in message
+    monkeypatch.chdir(tmp_path / root)
+    assert one_line(lambda: scan(Path(), "folder")).startswith(".: ")
+
+
+def test_the_real_folder_of_data_sets_is_refused(shared_data: Path) -> None:
+    message = one_line(lambda: scan(shared_data, "folder"))
+    assert "its folder eegmat, muse is a data set of its own" in message
+    assert f"such as {shared_data / 'eegmat'}." in message
+    inside = shared_data / "eegmat/sub-00"
+    for layout in ("folder", "bids"):
+        assert f"give {shared_data / 'eegmat'}" in one_line(lambda: scan(inside, layout))  # noqa: B023
+
+
+def test_what_the_table_lists_is_a_participant_whatever_its_name(tmp_path: Path) -> None:
+    put(tmp_path, "ses-1/x.edf", "baseline/x.edf", "P1/sub-1/eeg/x.edf")
+    table(tmp_path, "ses-1\t1\tgood", "baseline\t1\tbad", "P1\t1\tbad")
+    rows = scan(tmp_path, "folder", QUALITY).rows
+    assert [row.participant for row in rows] == ["P1", "baseline", "ses-1"]
+
+
+def test_names_that_only_look_like_the_wrong_level(tmp_path: Path) -> None:
+    put(tmp_path, "sub-study/P1/x.edf", "sub-study/sesame/x.edf", "sub-study/eeg.txt")
+    put(tmp_path, "ses-1/P1.edf", "ses-1/P2.edf", "eeg/P1/ses-1/eeg/x.edf", "eeg/P1/ses-2/y.edf")
+    found = {
+        name: [row.participant for row in scan(tmp_path / name, "folder").rows]
+        for name in ("sub-study", "ses-1", "eeg")
+    }
+    assert found == {"sub-study": ["P1", "sesame"], "ses-1": ["P1", "P2"], "eeg": ["P1", "P1"]}
+    assert scan(tmp_path / "eeg", "folder").warnings == []
+
+
+def test_a_file_at_the_top_belongs_to_the_folder_it_is_named_after(tmp_path: Path) -> None:
+    put(tmp_path, "P1/P1_run1.edf", "P10/x.edf", "P1_run2.edf", "p10-b.edf", "P1x.edf", "Q.edf")
+    scipy.io.savemat(tmp_path / "P10_run2.mat", {"eeg": np.zeros((4, 1024))})
+    result = scan(tmp_path, "folder", options=OPTIONS)
+    assert [(row.participant, row.recording) for row in result.rows] == [
+        ("P1", "P1_run1"),
+        ("P1", "P1_run2"),
+        ("P10", "P10_p10-b"),
+        ("P10", "P10_run2"),
+        ("P10", "P10_x"),
+        ("P1x", "P1x"),
+        ("Q", "Q"),
+    ]
+    assert [text.partition(" ")[0] for text in result.warnings] == [
+        "P10_run2.mat",
+        "P1_run2.edf",
+        "p10-b.edf",
+    ]
+    assert "is taken as one of participant 'P1', whose folder's name" in result.warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "doubtful"),
+    [
+        (["P9_run1", "P9_run2"], "the ids P9_run1, P9_run2 differ only in what may be a run"),
+        (["P9-1", "P9-2", "Q1"], "the ids P9-1, P9-2 differ"),
+        (["P9", "P9_ses-02_eyes"], "the ids P9, P9_ses-02_eyes differ"),
+        (["a_rec1", "a_rec2", "b_rec1", "b_rec2"], "a_rec2 differ only in what may be a run or "),
+        (["a_rec1", "a_rec2", "b_rec1", "b_rec2"], "session, and so do those of 1 more;"),
+        (["sub-01", "sub-02"], ""),
+        (["S-1", "S-2", "P10", "P11", "runner_1", "runner_2"], ""),
+        (["P1_run1", "P2_run1"], ""),
+    ],
+)
+def test_ids_that_may_be_one_person(names: list[str], doubtful: str, tmp_path: Path) -> None:
+    put(tmp_path, *(f"{name}.edf" for name in names))
+    result = scan(tmp_path, "folder")
+    assert [row.participant for row in result.rows] == sorted(names)
+    assert len(result.warnings) == bool(doubtful) and doubtful in " ".join(result.warnings)
+    said: list[str] = []
+    rows_of(
+        "mine",
+        Cohort.model_validate({"scan": {"root": str(tmp_path), "layout": "folder"}}),
+        said.append,
+    )
+    assert said == result.warnings
+
+
+def test_a_folder_of_groups_is_doubted(tmp_path: Path) -> None:
+    put(tmp_path, "patients/P1/x.edf", "patients/P2/y.edf", "controls/C1.edf")
+    (warning,) = scan(tmp_path, "folder").warnings
+    assert "the recordings in 'patients' lie in its folders P1, P2" in warning
+    assert f"give {tmp_path / 'patients'} instead" in warning
+
+
+def test_a_folder_of_nothing_but_links_is_scanned(tmp_path: Path) -> None:
+    put(tmp_path, "store/P1/x.edf", "store/P2/y.edf")
+    (tmp_path / "in").mkdir()
+    for name in ("P1", "P2"):
+        (tmp_path / "in" / name).symlink_to(f"../store/{name}")
+    result = scan(tmp_path / "in", "folder")
+    assert [row.participant for row in result.rows] == ["P1", "P2"] and result.skipped == []
+
+
+def test_links_to_what_is_scanned_anyway_are_not_followed(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    put(tmp_path, "in/P1/deep/x.edf", "in/P2/y.edf", "store/P5/z.edf", "in/.kept/P6/w.edf")
+    table(tmp_path)
+    (root / "loop").symlink_to(root)
+    (root / "up").symlink_to("..")
+    (root / "again").symlink_to("P1")
+    (root / "inner").symlink_to(root / "P1/deep")
+    (root / "P5").symlink_to("../store/P5")
+    (root / "P5b").symlink_to(tmp_path / "store/P5")
+    (root / "store").symlink_to(tmp_path / "store")
+    (root / "P6").symlink_to(".kept/P6")
+    result = scan(root, "folder")
+    assert [(row.participant, row.path) for row in result.rows] == [
+        ("P1", "P1/deep/x.edf"),
+        ("P2", "P2/y.edf"),
+        ("P5", "P5/z.edf"),
+        ("P6", "P6/w.edf"),
+    ]
+    above = "is a link to the folder that is scanned, or to one above it: not followed"
+    assert dict(result.skipped) == {
+        "P5b": "is a link to what is scanned as 'P5' already: not followed",
+        "again": "is a link to what is scanned as 'P1' already: not followed",
+        "inner": "is a link to what is scanned as 'P1' already: not followed",
+        "loop": above,
+        "store": "is a link to what is scanned as 'P5' already: not followed",
+        "up": above,
+    }
+    (tmp_path / "by_link").symlink_to(root)
+    assert scan(tmp_path / "by_link", "folder") == result
 
 
 def test_one_participant_has_one_spelling(tmp_path: Path) -> None:
@@ -573,7 +782,7 @@ def test_the_command(tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFi
         shared_data / "eegmat", *values, "--covariates", "age", "sex", "--tasks", "arithmetic"
     )
     assert "36 recordings of 36 participants (labels 1: 26, 0: 10, unknown: 0), 0 left out" in out
-    assert "layout 'bids'" in out and f"root: {shared_data / 'eegmat'}" in out
+    assert "layout 'bids'" in out and f'root: "{shared_data / "eegmat"}"' in out
     frame = pd.read_csv(sheet, sep="\t")
     assert len(frame) == 36 and frame.remission.sum() == 26 and set(frame.sex) == {"F", "M"}
     out = scanned(shared_data / "muse")
@@ -584,15 +793,159 @@ def test_the_command(tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFi
     names = ("TP9", "AF7", "AF8", "TP10")
     units = ("--sampling-rate", 256, "--units", "uV", "--channel-names", *names)
     out = scanned(tmp_path / "raw/study.mat", *units)
-    assert f"root: {tmp_path / 'raw'}" in out
+    assert f'root: "{tmp_path / "raw"}"' in out
     for row in read_sheet(sheet, tmp_path / "raw"):
         recording = read_recording(row, ReaderOptions(), tmp_path / "raw")
         assert recording.channels == names and recording.sampling_rate == 256.0
 
 
+def planned(config: Path, command: str, folder: Path) -> str:
+    """What Snakemake says to the printed command, with -n behind it."""
+    words = shlex.split(command)
+    assert words[0] == "snakemake" and words[-2] == "--configfile"
+    done = snakemake("-n", *words[1:-2], cwd=folder, config=config)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return str(done.stdout)
+
+
+def test_the_configuration_it_writes_runs(
+    tmp_path: Path,
+    shared_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Names of folders that YAML and a shell would misread; paths given relative."""
+    folder = tmp_path / 'it\'s: #1 "ü" folder'
+    folder.mkdir()
+    (folder / "data").symlink_to(shared_data / "eegmat")
+    monkeypatch.chdir(folder)
+    label = ["--label-column", "count_quality", "--label-value", "good=1", "--label-value", "bad=0"]
+    scanned = ["cohort", "scan", "data", *label, "--output", "my cohort.tsv"]
+    assert main([*scanned, "--config", "my.yaml"]) == 0
+    out = capsys.readouterr().out
+    values = yaml.safe_load((folder / "my.yaml").read_text(encoding="utf-8"))
+    settings = validate(values)
+    assert settings.cohorts["mine"].sheet == str(folder / "my cohort.tsv")
+    assert settings.cohorts["mine"].root == str(folder / "data")
+    assert len(settings.channels) == 19 and settings.channels[0] == "Fp1"
+    command = out[out.rindex("next: ") + 6 :].strip()
+    assert shlex.split(command)[-1] == str(folder / "my.yaml")
+    (tmp_path / "work").mkdir()
+    assert " 36" in planned(folder / "my.yaml", command, tmp_path / "work")
+
+    # The same is printed where no file is asked for; one that is there is kept.
+    assert main([*scanned, "--allow-truncated"]) == 0
+    out = capsys.readouterr().out
+    last, _, block = out[out.rindex("next: ") :].partition("\n")
+    printed = yaml.safe_load(block)
+    assert printed["cohorts"]["mine"].pop("allow_truncated") is True and printed == values
+    assert last.endswith(" --configfile mine.yaml")
+    before = (folder / "my.yaml").read_bytes()
+    assert main([*scanned, "--config", "my.yaml"]) == 1
+    assert "my.yaml: is there already" in capsys.readouterr().err
+    assert (folder / "my.yaml").read_bytes() == before
+
+
+def test_the_configuration_for_a_sheet_without_labels(
+    tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, "in/P0/x.edf")  # damaged, and the smallest
+    for name in ("subject102", "subject103"):
+        (tmp_path / "in" / name).symlink_to(shared_data / "muse" / name)
+    sheet, config = tmp_path / "cohort.tsv", tmp_path / "mine.yaml"
+    command = ["cohort", "scan", str(tmp_path / "in"), "--output", str(sheet)]
+    assert main([*command, "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "recording 'P0_x' cannot be read: " in out
+    assert f"next: fill in the column remission of {sheet}, for both 0 and 1 are needed" in out
+    text = config.read_text()
+    assert "# 3 participants have no label" in text and "of recording subject10" in text
+    settings = validate(yaml.safe_load(text))
+    assert sorted(settings.channels) == ["AF7", "AF8", "TP10", "TP9"]
+    assert settings.split.unlabelled == "refuse"
+    uncommented = text.replace("# split:", "split:")
+    assert validate(yaml.safe_load(uncommented)).split.unlabelled == "pretraining"
+
+
+def test_the_channels_of_a_configuration() -> None:
+    cap = [name for name in electrode_names() if "h" not in name.lower()][:80]
+    for electrodes, comment in (
+        (cap, " of the 80 electrodes of recording r"),
+        (["Fz", "AFz", "Cz"], "# The electrodes of recording r"),
+        ([], "# Change this"),
+    ):
+        text = overlay(Path("a.tsv"), Path("in"), electrodes, "r")
+        assert comment in text
+        settings = validate(yaml.safe_load(text))
+        assert len(settings.dataset) < 200
+        if electrodes:
+            assert set(settings.channels) <= set(electrodes)
+        else:
+            assert settings.channels == Config().channels
+    assert settings.cohorts["mine"].sheet == str(Path.cwd() / "a.tsv")
+
+
+@given(st.text(min_size=1))
+def test_any_path_is_quoted(name: str) -> None:
+    assume("\0" not in name and name.isprintable() and "/" not in name and name not in (".", ".."))
+    text = overlay(Path("/in") / name, Path("/in"), ["Fz"], "r")
+    assert yaml.safe_load(text)["cohorts"]["mine"]["sheet"] == f"/in/{name}"
+
+
+@pytest.mark.parametrize(
+    ("given_names", "expected"),
+    [
+        (["TP9,AF7"], ("TP9", "AF7")),
+        (["TP9 AF7"], ("TP9", "AF7")),
+        (["TP9, AF7", "AF8"], ("TP9", "AF7", "AF8")),
+        (["EEG Fp1", "EEG Fp2"], ("EEG Fp1", "EEG Fp2")),
+    ],
+)
+def test_channel_names_are_the_same_in_the_scan_and_the_sheet(
+    given_names: list[str], expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    rate, count = 256, len(expected)
+    file = tmp_path / "in/P1/rest.mat"
+    file.parent.mkdir(parents=True)
+    scipy.io.savemat(file, {"eeg": np.random.default_rng(1).normal(size=(count, 4 * rate)) * 20})
+    sheet = tmp_path / "cohort.tsv"
+    read = ["--sampling-rate", str(rate), "--units", "uV", "--channel-names", *given_names]
+    assert main(["cohort", "scan", str(tmp_path / "in"), *read, "--output", str(sheet)]) == 0
+    (row,) = read_sheet(sheet, tmp_path / "in")
+    assert row.channel_names == expected and row.units == "uV"
+
+
+def test_truncated_files_may_be_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in/P1").mkdir(parents=True)
+    pybv.write_brainvision(
+        data=np.random.default_rng(2).normal(size=(2, 2000)) * 2e-5,
+        sfreq=250,
+        ch_names=["Fz", "Cz"],
+        fname_base="rest",
+        folder_out=str(tmp_path / "in/P1"),
+    )
+    (tmp_path / "in/P1/rest.vmrk").unlink()
+    command = ["cohort", "scan", str(tmp_path / "in"), "--output", str(tmp_path / "c.tsv")]
+    assert main(command) == 1
+    assert "rest.vmrk" in capsys.readouterr().err
+    assert main([*command, "--allow-truncated"]) == 0
+    block = capsys.readouterr().out.partition("mine.yaml\n")[2]
+    assert validate(yaml.safe_load(block)).cohorts["mine"].allow_truncated
+    assert yaml.safe_load(block)["channels"] == ["Fz", "Cz"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--label-column", "x", "--label-threshold", "nan"], "--label-threshold is nan; expected"),
+        (["--label-column", "x", "--label-threshold", "inf"], "--label-threshold is inf; expected"),
+        (["--units", "bananas"], "--units is 'bananas'; expected uV"),
+        (["--units", "counts"], "--units is 'counts'; expected uV"),
+        (
+            ["--label-column", "quality", "--label-value", "Good=1"],
+            "or as --label-value) or correct",
+        ),
+        (["--label-column", "quality", "--label-value", "Good=1"], "Did you mean 'Good'?"),
         (["--label-value", "good=1"], "--label-column is not given"),
         (["--label-positive", "above"], "--label-column is not given"),
         (["--label-column", "quality"], "has neither of --label-value and --label-threshold"),
@@ -615,6 +968,16 @@ def test_slips_on_the_command_line(
     assert main(["cohort", "scan", str(tmp_path), *arguments, "--output", str(sheet)]) == 1
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1 and not sheet.exists()
+    assert "--settings" not in error and "scan.root" not in error
+
+
+def test_a_root_that_is_not_there_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "cohort.tsv"
+    assert main(["cohort", "scan", str(tmp_path / "none"), "--output", str(sheet)]) == 1
+    error = capsys.readouterr().err
+    assert "is not there" in error and "check the path" in error and "scan.root" not in error
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,18 @@ def test_a_name_that_the_reader_left_out_is_not_the_electrode(tmp_path: Path) ->
     assert after.channels == ("AF7", "AF8") and after.bad_channels == () and after.notes == ()
 
 
+def test_sockets_of_a_table_are_no_electrodes(tmp_path: Path) -> None:
+    """A1 to A32 of a BioSemi: A1 and A2 are not the ears, whatever a table calls them."""
+    file = put(tmp_path, EDF)
+    sockets = [f"A{number}\tEEG\tuV\tbad" for number in range(1, 33)]
+    table(tmp_path, *sockets, "Fz\tEEG\tuV\tgood")
+    recording = made_recording(channels=("A1", "Fz"))
+    after = with_sidecars(recording, file)
+    assert after.bad_channels == () and "does not list A1" in str(after.notes)
+    table(tmp_path, "A1\tEEG\tuV\tbad", "Fz\tEEG\tuV\tgood")
+    assert with_sidecars(recording, file).bad_channels == ("A1",)
+
+
 def test_of_several_json_files_the_nearest_key_counts(tmp_path: Path) -> None:
     file = put(tmp_path, EDF)
     put(tmp_path, "task-rest_eeg.json", '{"PowerLineFrequency": 50, "SamplingFrequency": 999}')

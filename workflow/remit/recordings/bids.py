@@ -10,6 +10,7 @@ entered. BIDS: Pernet et al. 2019, doi:10.1038/s41597-019-0104-8.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,6 +61,21 @@ def find_layout(root: Path) -> Literal["bids", "folder"]:
     if (root / DESCRIPTION).is_file() or (root.is_dir() and _folders(root, "sub-")):
         return "bids"
     return "folder"
+
+
+def root_above(root: Path) -> Path | None:
+    """The folder that holds the participants, for one that lies inside a participant's; else None.
+
+    That is `sub-*` itself, and `ses-*` and `eeg` in one; links are not followed.
+    """
+    place = Path(os.path.normpath(Path.cwd() / root))
+    if place.name.startswith("sub-"):
+        inner = [item.name for item in listed(place)] if place.is_dir() else []
+        ours = ("ses-", f"{place.name}_")
+        return place.parent if any(n == "eeg" or n.startswith(ours) for n in inner) else None
+    while place.name == "eeg" or place.name.startswith("ses-"):
+        place = place.parent
+    return place.parent if place.name.startswith("sub-") else None
 
 
 def bids_files(root: Path, wanted: Wanted | None = None) -> list[BidsFile]:
@@ -123,8 +139,11 @@ def _no_subjects(root: Path) -> RemitError:
         for item in listed(root)
         if item.is_dir() and not item.name.startswith(".") and _folders(item, "sub-")
     ]
+    above = root_above(root)
     remedy = (
-        f"give its folder '{inner[0]}', which has some, as root"
+        f"it lies inside a participant's folder: give {above} as root"
+        if above is not None
+        else f"give its folder '{inner[0]}', which has some, as root"
         if inner
         else "give the folder that holds them as root, or use layout 'folder'"
     )

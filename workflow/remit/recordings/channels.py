@@ -36,6 +36,8 @@ REFERENCES = {
     "org",
     "mast",
 } | (EARS | {"a1a2", "a1+a2", "a12", "m1m2", "m1+m2", "cle", "linked"})
+# What a configured reference may be besides electrodes.
+COMMON_REFERENCES = ("average", "linked_mastoids")
 # 'EEG' (EDF+), 'POL' (Nihon Kohden) and 'RAW' (Mind Monitor) say only that it is a signal.
 _ELECTRODES = Path(__file__).with_name("electrodes.tsv")
 _PREFIX = re.compile(r"^(?:eeg|pol|raw)[\s_:.-]+", re.IGNORECASE)
@@ -124,3 +126,33 @@ def electrode_positions(channels: Sequence[str]) -> np.ndarray:
                 f"10-10 system, such as AF7 or T7; correct its name.{hint}"
             )
     return np.array([montage[channel] for channel in channels], dtype=np.float64).reshape(-1, 3)
+
+
+def check_channels(channels: Sequence[str], reference: str | Sequence[str] | None) -> None:
+    """Refuse configured channels and references that no recording can have.
+
+    `reference` is 'average', 'linked_mastoids', an electrode, several, or None. Raises RemitError
+    with the nearest spelling for a name that is no electrode's 10-10 name.
+    """
+    named = [reference] if isinstance(reference, str) else list(reference or ())
+    if isinstance(reference, str) and reference in COMMON_REFERENCES:
+        named = []
+    for setting, names in (("channels", channels), ("preprocessing.reference", named)):
+        others = COMMON_REFERENCES if isinstance(reference, str) and names is named else ()
+        for name in names:
+            if name in _montage():
+                continue
+            meant = canonical(name)
+            near = f" Did you mean '{meant}'?" if meant else ""
+            near = near or did_you_mean(name, others) or did_you_mean(name, _montage())
+            also = f", or {' or '.join(others)}" if others else ""
+            raise RemitError(
+                f"{setting}: '{name}' is no electrode; expected names of the 10-10 system in its "
+                f"spelling, such as AF7 or T7{also}; correct it in the configuration.{near}"
+            )
+        twice = sorted({name for name in names if list(names).count(name) > 1})
+        if twice:
+            raise RemitError(
+                f"{setting}: {', '.join(twice)} stands there more than once; expected each "
+                "electrode once; remove one."
+            )

@@ -2,9 +2,10 @@
 
 A BIDS data set, a folder of recordings in any known format, or one container file (.mat). Traps:
 data sets kept by git-annex or git-lfs hold links to nothing, or small texts, where content was not
-fetched; a recording may be several files, of which one is missing; and a table may write its
-numbers with a decimal comma. Standard library and remit only at import; mne-bids is imported for a
-BIDS data set, and a container file is opened by its reader.
+fetched; a recording may be several files, of which one is missing; a table may write its numbers
+with a decimal comma; and folders may stand for sessions, data sets or copies (links) instead of
+participants, which would make one person two, or two people one. Standard library and remit only at
+import; mne-bids is imported for a BIDS data set, and a container file is opened by its reader.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from remit.config import Label
 from remit.errors import RemitError, did_you_mean, some_of
 from remit.naming import check_id
-from remit.recordings.bids import Wanted, bids_files, listed
+from remit.recordings.bids import DESCRIPTION, Wanted, bids_files, listed, root_above
 from remit.recordings.cohort import OPTIONAL, READING, REQUIRED, SheetRow, read_table, resolve
 from remit.recordings.registry import (
     Entry,
@@ -52,15 +53,30 @@ NOT_ENTERED = ("derivatives", "sourcedata")
 POINTERS = {b"/annex/objects/": "git annex get", b"version https://git-lfs": "git lfs pull"}
 _POINTER_BYTES = 1024
 _NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+# Names of folders that stand for a part of every participant, and for no participant.
+_NO_PERSON = re.compile(
+    r"(ses|session|visit|run|day|week)([-_ ].*|[0-9]+)?|eeg|pre|post|baseline|follow[-_ ]?up",
+    re.IGNORECASE,
+)
+# What follows a person's id in the name of one of several recordings: a word, or '-2' alone.
+_AGAIN = re.compile(
+    r"[-_](?:run|ses|session|rec|recording|part|block|trial|visit|day|week)(?=[-_0-9]|$)",
+    re.IGNORECASE,
+)
+_COUNTED = re.compile(r"(.*[0-9].*)[-_][0-9]{1,2}")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """Rows of a cohort sheet, sorted, with paths relative to the root; and (path, why) left out."""
+    """Rows of a cohort sheet, sorted, with paths relative to the root; and (path, why) left out.
+
+    `warnings`: sentences on what was decided about who is who, and may be wrong.
+    """
 
     rows: list[SheetRow]
     skipped: list[tuple[str, str]]
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,15 +111,22 @@ def scan(
     between the sessions of one participant (sessions.tsv) are not read.
     'folder': a sub-folder is a participant, with every recording at any depth in it; a file at the
     top belongs to the participant whose id its name begins with. Without participants.tsv nobody
-    has a label, and a file at the top is a participant of its own, named by its whole name.
+    has a label; a file at the top belongs to the participant whose folder's name it begins with,
+    or else is a participant of its own, named by its whole name. What participants.tsv lists is a
+    participant, whatever its name; so where a label is asked for, no id is guessed. Ids that seem
+    to be runs of one person (P9_run1, P9_run2) are kept, with a warning. A link to a folder that
+    is scanned anyway, or that holds the root, is not followed.
     A container file (.mat) at the top gives one row per recording in it, with the file's labels,
-    or those of participants.tsv where a label is asked for; in a participant's folder it must hold
-    one recording, which is that participant's. `root` may be a container file itself; its rows'
-    paths are relative to its folder.
+    or those of participants.tsv where a label is asked for; when participants.tsv lists the file's
+    name and none of the ids inside, all are recordings of that participant. In a participant's
+    folder it must hold one recording, which is that participant's. `root` may be a container file
+    itself; its rows' paths are relative to its folder.
 
     Raises RemitError when the root, a column or a label's meaning is missing, a participant's id
     cannot be a file name, a wanted task, session or run does not occur, a file's label contradicts
-    the table's, or nothing at all is found.
+    the table's, a folder is the wrong one to scan (its folders are data sets or sessions, or it
+    lies inside a participant's), two container files hold one id that participants.tsv does not
+    list, or nothing at all is found.
     """
     root = Path(root)
     if root.is_file() and has_known_suffix(root):
@@ -112,11 +135,15 @@ def scan(
         what = "is a file" if root.is_file() else "is not there"
         raise RemitError(
             f"{root}: {what}; expected the folder that holds the recordings, or a file that holds "
-            "several; correct scan.root."
+            "several; check the path."
         )
     people = _people(root, label, covariates)
     scanner = _Scanner(root, layout, people, label is not None, covariates, require_label, options)
-    files = _bids(root, people, wanted) if layout == "bids" else _folder(root, people)
+    if layout == "folder":
+        _check_level(root, people)
+        files = _folder(root, people, scanner.warnings)
+    else:
+        files = _bids(root, people, wanted)
     for file in files:
         scanner.take(file)
     return scanner.result()
@@ -149,7 +176,7 @@ def _one_file(
         file.parent, "folder", people, label is not None, covariates, require_label, options
     )
     scanner.take_container(
-        _File(file, _owner(file.name, people), top=True),
+        _File(file, _owner(file.name, people) or _own(file.name, people), top=True),
         reader.entries(file, options or ReaderOptions()),
     )
     return scanner.result()
@@ -173,10 +200,12 @@ class _Scanner:
         self.require_label, self.options = require_label, options or ReaderOptions()
         self.rows: list[SheetRow] = []
         self.skipped: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
         self.seen: set[str] = set()
         self.parts: dict[Path, Path] = {}  # a part of a recording, and the file it is read by
         self.labels: dict[str, SheetRow] = {}  # by participant in lower case
         self.contained: set[str] = set()  # recordings of container files
+        self.holder: dict[str, Path] = {}  # the container file of an id, in lower case
         self.samples: list[Path] = []  # files of samples, whose headers are to be found
         self.names_in = functools.cache(sidecar_names)
         self.suffixes = suffixes()
@@ -215,13 +244,16 @@ class _Scanner:
 
     def take_container(self, file: _File, entries: Sequence[Entry]) -> None:
         """Rows of a container file that lies in no participant's folder."""
-        if len(entries) == 1 and (self.people is not None or not entries[0].participant):
-            # The file's name says whose it is, unless the id inside is one of the table's.
-            inside = entries[0].participant
-            known = self.people is not None and inside in self.people
-            if file.participant is not None and not known:
+        listed_inside = any(entry.participant in (self.people or ()) for entry in entries)
+        if len(entries) == 1 and file.participant is not None and not listed_inside:
+            # The file's name says whose it is, unless it has an id inside that says otherwise.
+            inside = _safe(entries[0].participant)
+            if self.people is not None or inside in ("", _safe(_stem(file.path.name))):
                 self._row(file, entries[0])
                 return
+        if self.people is not None and file.participant is not None and not listed_inside:
+            self._recordings_of(file.participant, file.path, entries)
+            return
         original: dict[str, str] = {}
         count: dict[str, int] = {}
         for entry in entries:
@@ -241,11 +273,41 @@ class _Scanner:
             if person is None and self.from_table:
                 self._skip(where, f"participant '{entry.participant}' is not in {PARTICIPANTS}")
             else:
+                self._check_holder(file.path, participant, in_table)
                 recording = participant + again
                 if recording in self.contained:  # by another container file
                     recording = f"{participant}_{_safe(_stem(file.path.name))}{again}"
                 self.contained.add(check_id("recording", recording, str(file.path)))
                 self._add(file.path, participant, recording, person or _Person(None, {}), entry)
+
+    def _recordings_of(self, participant: str, path: Path, entries: Sequence[Entry]) -> None:
+        """Rows of a container file whose name says that all in it is one participant's."""
+        self.seen.add(check_id("participant", participant, str(self.root)))
+        if participant != _stem(path.name):
+            self.warnings.append(
+                f"{_shown_path(path.name)} holds {len(entries)} recordings, none with an id of "
+                f"{PARTICIPANTS}; all are taken as participant '{participant}', whose id the file's "
+                "name begins with."
+            )
+        base = _recording_id(participant, path.name, self.layout)
+        count: dict[str, int] = {}
+        for entry in entries:
+            part = _safe(entry.participant) or _safe(entry.name)
+            count[part] = count.get(part, 0) + 1
+            again = f"-{count[part]}" if count[part] > 1 else ""
+            recording = check_id("recording", f"{base}_{part}{again}", str(path))
+            self._add(path, participant, recording, (self.people or {})[participant], entry)
+
+    def _check_holder(self, path: Path, participant: str, in_table: bool) -> None:
+        """Refuse an id that stands in two container files, unless the table says whose it is."""
+        first = self.holder.setdefault(participant.lower(), path)
+        if first != path and not in_table:
+            raise RemitError(
+                f"{path}: holds '{participant}', as {first.name} does, and whether that is one "
+                f"participant is not known; expected {PARTICIPANTS} to list '{participant}' if it "
+                f"is, or '{_stem(first.name)}' and '{_stem(path.name)}' if each file is one "
+                "participant's; write it, or a cohort sheet."
+            )
 
     def _reader(self, file: Path) -> tuple[Reader | None, str]:
         """The reader of a file all of whose parts are there; or None and why not."""
@@ -335,11 +397,14 @@ class _Scanner:
             why = f" ({self.skipped[0][0]}: {self.skipped[0][1]})" if self.skipped else ""
             raise RemitError(
                 f"{self.root}: no recording found as layout '{self.layout}', {len(self.skipped)} "
-                f"left out{why}; expected {_expected(self.layout)}; check scan.root and "
-                "scan.layout."
+                f"left out{why}; expected {_expected(self.layout)}; check the path and "
+                "the layout."
             )
         rows.sort(key=lambda row: (row.participant, row.recording, row.path))
-        return ScanResult(_without_name_clashes(rows, self.skipped), sorted(self.skipped))
+        rows = _without_name_clashes(rows, self.skipped)
+        if self.layout != "bids":
+            self.warnings += _twins(dict.fromkeys(row.participant for row in rows))
+        return ScanResult(rows, sorted(self.skipped), self.warnings)
 
 
 def _without_name_clashes(rows: list[SheetRow], skipped: list[tuple[str, str]]) -> list[SheetRow]:
@@ -401,7 +466,7 @@ def _people(
     if why == "is not there":
         if label or covariates:
             raise RemitError(
-                f"{file}: is not there; expected it, for the config asks for its column "
+                f"{file}: is not there; expected it, for its column is asked for, "
                 f"'{label.column if label else covariates[0]}'; add it or leave label and "
                 "covariates out."
             )
@@ -413,8 +478,8 @@ def _people(
     for column in wanted:
         if column not in header:
             raise RemitError(
-                f"{file}: no column '{column}'; it has {some_of(header, 20)}; correct the config "
-                f"or the table.{did_you_mean(column, header)}"
+                f"{file}: no column '{column}'; it has {some_of(header, 20)}; correct the column "
+                f"asked for, or the table.{did_you_mean(column, header)}"
             )
     for column in covariates:
         if column in SHEET_COLUMNS:
@@ -453,8 +518,9 @@ def _remission(label: Label, text: str, where: str) -> int | None:
         if text.lower() in UNKNOWN:
             return None
         raise RemitError(
-            f"{where} is '{text}'; expected {some_of(label.values)} or n/a; add its meaning to "
-            "scan.label.values."
+            f"{where} is '{text}'; expected {some_of(label.values)} or n/a; add its meaning (to "
+            f"scan.label.values, or as --label-value) or correct the table."
+            f"{did_you_mean(text, label.values)}"
         )
     if text.lower() in UNKNOWN:
         return None
@@ -488,24 +554,158 @@ def _bids(root: Path, people: dict[str, _Person] | None, wanted: Wanted | None) 
             yield _File(file.path, None, file.why)
 
 
-def _folder(root: Path, people: dict[str, _Person] | None) -> Iterator[_File]:
+def _check_level(root: Path, people: dict[str, _Person] | None) -> None:
+    """Refuse a folder that lies inside a participant's, or whose folders are data sets."""
+    above = root_above(root)
+    if above is not None and people is None:
+        raise RemitError(
+            f"{root}: lies inside the folder of one participant of a BIDS data set; expected the "
+            f"folder that holds all participants; give {above} instead."
+        )
+    items = listed(root)
+    again = _scanned_twice(root, items)
+    sets = {
+        item.name: sign
+        for item in items
+        if item.is_dir() and not _passed_over(item) and item not in again
+        if item.name not in (people or ()) and (sign := _data_set(item))
+    }
+    if sets:
+        first = next(iter(sets))
+        raise RemitError(
+            f"{root}: its folder {some_of(sets)} is a data set of its own ({sets[first]} is in "
+            f"'{first}') and no participant; expected one folder for each participant; give one "
+            f"data set at a time, such as {root / first}."
+        )
+
+
+def _data_set(folder: Path) -> str:
+    """What in a folder shows that it is a data set and no participant's; empty for nothing."""
+    try:
+        names = sorted(item.name for item in folder.iterdir())
+    except OSError:  # listing what is in it will name the reason
+        return ""
+    signs = [name for name in names if name in (DESCRIPTION, PARTICIPANTS)]
+    signs += [name for name in names if name.startswith("sub-") and (folder / name).is_dir()]
+    return signs[0] if signs else ""
+
+
+def _passed_over(folder: Path) -> bool:
+    name = folder.name
+    special = name in NOT_ENTERED or name.lower().endswith(RECORDING_FOLDERS)
+    return special or name.startswith(".")
+
+
+def _folder(root: Path, people: dict[str, _Person] | None, warnings: list[str]) -> Iterator[_File]:
     """Every file that may be a recording, and the participant whose folder or name it has."""
     known = suffixes()
-    for item in listed(root):
-        if item.name.startswith("."):
-            continue
+    items = [item for item in listed(root) if not item.name.startswith(".")]
+    folders = []  # those that hold recordings
+    again = _scanned_twice(root, items)
+    for item in items:
         if not item.is_dir():
-            if not _is_beside(item, known):
-                yield _File(item, _owner(item.name, people), top=True)
-        elif item.name in NOT_ENTERED:
+            continue
+        if item.name in NOT_ENTERED:
             yield _File(item, None, "is not entered: it holds what was made from recordings")
         elif item.name.lower().endswith(RECORDING_FOLDERS):
-            yield _File(item, _owner(item.name, people), _format_unknown(item))
+            yield _File(
+                item, _owner(item.name, people) or _own(item.name, people), _format_unknown(item)
+            )
+        elif item in again:
+            yield _File(item, None, again[item])
         else:
             inside = list(_in_folder(item, item.name, known))
             if not inside and item.name not in (people or ()):
                 yield _File(item, None, "holds no recording")
+            if inside and item.name not in (people or ()):
+                _check_folder(root, item.name)
+                warnings += _of_several(item, inside)
+            if inside:
+                folders.append(item.name)
             yield from inside
+    for item in items:
+        if item.is_dir() or _is_beside(item, known):
+            continue
+        owner = _owner(item.name, people)
+        if people is None and (owner := _owner(item.name, folders, re.IGNORECASE)):
+            warnings.append(
+                f"{_shown_path(item.name)} is taken as one of participant '{owner}', whose "
+                "folder's name its own begins with; rename it if it is another's."
+            )
+        yield _File(item, owner or _own(item.name, people), top=True)
+
+
+def _scanned_twice(root: Path, items: Sequence[Path]) -> dict[Path, str]:
+    """Why links to folders are not followed, for those to what is scanned without them."""
+    links = [item for item in items if item.is_symlink() and item.is_dir()]
+    if not links:
+        return {}
+    base = root.resolve()
+    entered: dict[Path, Path] = {}  # what is scanned, and by which item
+    above: dict[Path, Path] = {}  # the folders that hold it
+
+    def enter(place: Path, item: Path) -> None:
+        entered[place] = item
+        above.update(dict.fromkeys(place.parents, item))
+
+    for item in items:
+        if item.is_dir() and not item.is_symlink() and not _passed_over(item):
+            enter(item.resolve(), item)
+    why = {}
+    for link in links:
+        target = link.resolve()
+        holders = [entered[place] for place in (target, *target.parents) if place in entered]
+        holders += [above[target]] if target in above else []
+        if base.is_relative_to(target):
+            why[link] = "is a link to the folder that is scanned, or to one above it: not followed"
+        elif holders:
+            name = _shown_path(holders[0].name)
+            why[link] = f"is a link to what is scanned as '{name}' already: not followed"
+        else:
+            enter(target, link)
+    return why
+
+
+def _check_folder(root: Path, name: str) -> None:
+    """Refuse a folder that stands for a session or a kind of data as if it were a participant."""
+    if _NO_PERSON.fullmatch(name):
+        raise RemitError(
+            f"{root}: its folder '{name}' seems to be a session or a kind of data, and no "
+            f"participant; expected one folder for each participant; give {root / name} alone, put "
+            "the recordings of each participant into one folder, or list "
+            f"'{name}' in {PARTICIPANTS} if it is a participant's id."
+        )
+
+
+def _of_several(folder: Path, inside: Sequence[_File]) -> list[str]:
+    """A warning for a folder that holds nothing but folders with recordings, as a group would."""
+    parts = [file.path.relative_to(folder).parts for file in inside if not file.why]
+    inner = {part[0]: None for part in parts if not _NO_PERSON.fullmatch(part[0])}
+    if len(inner) < 2 or any(len(part) < 2 for part in parts):
+        return []
+    return [
+        f"the recordings in '{folder.name}' lie in its folders {some_of(inner)}, and all are taken "
+        f"as participant '{folder.name}'; if those are the participants, give {folder} instead."
+    ]
+
+
+def _twins(participants: Iterable[str]) -> list[str]:
+    """A warning where ids differ only in what may be the number of a run or session."""
+    groups: dict[str, list[str]] = {}
+    for participant in participants:
+        person = _AGAIN.split(participant, maxsplit=1)[0]
+        counted = _COUNTED.fullmatch(person)
+        groups.setdefault(counted[1] if counted else person, []).append(participant)
+    doubtful = {person: ids for person, ids in groups.items() if len(ids) > 1}
+    if not doubtful:
+        return []
+    person, ids = next(iter(doubtful.items()))
+    more = f", and so do those of {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+    return [
+        f"the ids {some_of(ids)} differ only in what may be a run or session{more}; each is taken "
+        f"as a participant; if '{person}' is one person, put these recordings into a folder "
+        f"'{person}', or correct the column participant of the sheet."
+    ]
 
 
 def _in_folder(folder: Path, participant: str, known: tuple[str, ...]) -> Iterator[_File]:
@@ -534,16 +734,19 @@ def _format_unknown(folder: Path) -> str:
     return f"the format '{folder.suffix}' is not known; convert it"
 
 
-def _owner(name: str, people: dict[str, _Person] | None) -> str | None:
+def _owner(name: str, ids: Iterable[str] | None, flags: re.RegexFlag = re.NOFLAG) -> str | None:
     """The participant of a file at the top: the longest id that its name begins with."""
-    if people is None:
-        return _safe(_stem(name))
     owners = [
         participant
-        for participant in people
-        if re.match(rf"{re.escape(participant)}(?![A-Za-z0-9])", name)
+        for participant in ids or ()
+        if re.match(rf"{re.escape(participant)}(?![A-Za-z0-9])", name, flags)
     ]
     return max(owners, key=len, default=None)
+
+
+def _own(name: str, people: dict[str, _Person] | None) -> str | None:
+    """The id that a file's own name is, where there is no table of the participants."""
+    return _safe(_stem(name)) if people is None else None
 
 
 def _stem(name: str) -> str:

@@ -230,12 +230,15 @@ def _read_channels(file: Path) -> list[_Channel]:
 
 
 def _with_channels(recording: Recording, file: Path) -> Recording:
-    from remit.recordings.channels import canonical
+    from remit.recordings.channels import electrodes
 
     by_electrode: dict[str, _Channel] = {}
     unknown = []
-    for channel in _read_channels(file):
-        electrode = None if channel.name in recording.left_out else canonical(channel.name)
+    channels = _read_channels(file)
+    named = electrodes([channel.name for channel in channels])
+    for channel, electrode in zip(channels, named, strict=True):
+        if channel.name in recording.left_out:
+            continue
         if electrode in recording.channels:
             assert electrode is not None
             first = by_electrode.setdefault(electrode, channel)
@@ -244,7 +247,7 @@ def _with_channels(recording: Recording, file: Path) -> Recording:
                     f"{file}: says two things of electrode {electrode} ('{first.name}' and "
                     f"'{channel.name}'); expected one line for each channel; correct it."
                 )
-        elif channel.name not in recording.left_out:
+        else:
             unknown.append(channel.name)
     others = {
         electrode: channel
