@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -97,21 +99,32 @@ def true_index(data: st.DataObject, rows: int, apart: int) -> tuple[np.ndarray, 
     return index, at
 
 
-def check(stamps_S: np.ndarray, rate: float, index: np.ndarray, at: list[int], by: int) -> None:
-    """Rate and segments are right, bounds to within `by` rows and onsets likewise."""
+def check(
+    stamps_S: np.ndarray, rate: float, index: np.ndarray, at: list[int], by: int, group: int
+) -> None:
+    """Rate and segments are right, and no gap lies inside a segment.
+
+    Segments end within `by` rows of the gaps; those of up to `group` rows that cannot be told apart
+    there are left out. Onsets are right to a packet.
+    """
     timing = measure(stamps_S, DEVICES, "x.csv")
     assert timing.sampling_rate == rate
-    starts = [segment.start for segment in timing.segments]
-    for true in [0, *at]:
-        assert min(abs(start - true) for start in starts) <= by
-    for segment in timing.segments:  # a late packet before a gap may be cut off on its own
-        assert min(abs(segment.start - true) for true in [0, *at]) <= by
+    segments = timing.segments
+    assert segments[0].start == 0 and segments[-1].stop == stamps_S.size
+    for true in at:
+        assert min(abs(each.stop - true) for each in segments) <= by
+        assert not any(each.start < true < each.stop for each in segments)
+    for before, after in pairwise(segments):
+        # A late packet before a gap may be cut off on its own.
+        assert 0 <= after.start - before.stop <= group
+        assert min(abs(before.stop - true) for true in at) <= by
+    for segment in segments:
         true_S = index[segment.start] / rate
         assert segment.onset_seconds == pytest.approx(true_S, abs=max(by, 12) / rate)
-    assert by or len(starts) == len(at) + 1
-    assert timing.segments[-1].stop == stamps_S.size
-    ends = [segment.stop for segment in timing.segments[:-1]]
-    assert ends == starts[1:]
+    assert by or len(segments) == len(at) + 1
+    left_out = sum(after.start - before.stop for before, after in pairwise(segments))
+    said = [note for note in timing.notes if f"{left_out} rows that arrived together" in note]
+    assert len(said) == bool(left_out)
 
 
 @settings(max_examples=30)
@@ -120,7 +133,7 @@ def test_jitter_and_rounding_do_not_matter(data: st.DataObject, rate: float) -> 
     index, at = true_index(data, 6000, 60)
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
     jitter_S = rng.exponential(data.draw(st.sampled_from([0.0, 0.0005, 0.002])), index.size)
-    check(np.round(1.5e9 + index / rate + jitter_S, 3), rate, index, at, 0)
+    check(np.round(1.5e9 + index / rate + jitter_S, 3), rate, index, at, 0, 3)
 
 
 @settings(max_examples=30)
@@ -130,7 +143,7 @@ def test_one_stamp_for_each_packet(data: st.DataObject, rate: float, drifting: b
     stamps_S = 1.5e9 + (index // 12) * 12 / rate
     if drifting:  # as an app that takes a moment for each row of a packet
         stamps_S += index % 12 * 0.0004
-    check(np.round(stamps_S, 3), rate, index, at, 0)
+    check(np.round(stamps_S, 3), rate, index, at, 0, 12)
 
 
 @settings(max_examples=30)
@@ -142,7 +155,7 @@ def test_packets_that_arrive_when_they_can(data: st.DataObject, rate: float) -> 
     due_S = index[11::12] / rate
     late_S = rng.uniform(0, 0.015, packets) + (rng.random(packets) < 0.03) * rng.uniform(0, 0.1)
     arrived_S = np.maximum.accumulate(due_S + late_S)
-    check(np.round(1.5e9 + np.repeat(arrived_S, 12), 3), rate, index, at, 60)
+    check(np.round(1.5e9 + np.repeat(arrived_S, 12), 3), rate, index, at, 60, 72)
 
 
 @settings(max_examples=40)
@@ -161,6 +174,7 @@ def test_stamps_may_be_coarse(step: float, rate: float, phase: float, data: st.D
     # A stretch cut short inside a stamp may be told apart from the rest before it.
     assert all(min(abs(start - true) for true in (0, gap or 0)) <= burst + 1 for start in starts)
     assert gap is None or len(starts) >= 2
+    assert gap is None or not any(each.start < gap < each.stop for each in timing.segments)
     for segment in timing.segments:
         true = index[segment.start] / rate
         assert segment.onset_seconds == pytest.approx(true, abs=step + 0.05)
@@ -221,6 +235,43 @@ def test_an_hour_exactly_may_be_the_clock() -> None:
     stamps_S[5000:] += 3600
     timing = measure(stamps_S, DEVICES, "x.csv")
     assert any("an hour: perhaps only the clock" in note for note in timing.notes)
+
+
+@settings(max_examples=40)
+@given(st.data(), st.sampled_from(DEVICES), st.booleans())
+def test_no_gap_inside_a_burst_is_joined(data: st.DataObject, rate: float, flushed: bool) -> None:
+    """Bursts of 48 rows, by time of arrival or by number; a packet of 12 is lost inside of one."""
+    rows = 9600
+    at = 48 * data.draw(st.integers(40, 160)) + 12 * data.draw(st.integers(0, 3))
+    lost = 12 * data.draw(st.integers(1, 3))
+    index = np.arange(rows + lost) if not flushed else np.arange(rows)
+    if flushed:
+        index[at:] += lost
+        burst = np.arange(rows) // 48
+    else:
+        index = np.delete(index, np.arange(at, at + lost))
+        burst = index // 48
+    last = np.searchsorted(burst, np.arange(burst[-1] + 1), side="right") - 1
+    stamps_S = np.round(1.5e9 + (index[last] if flushed else 48 * np.arange(last.size)) / rate, 3)
+    timing = measure(stamps_S[burst], DEVICES, "x.csv")
+    assert timing.sampling_rate == rate
+    assert not any(each.start < at < each.stop for each in timing.segments)
+    assert [each.start for each in timing.segments[:1]] == [0] and len(timing.segments) == 2
+    before, after = timing.segments
+    assert at - 48 < before.stop <= at <= after.start <= at + 48 and after.stop == rows
+    assert after.onset_seconds == pytest.approx(index[after.start] / rate, abs=0.05 + 48 / rate)
+    assert any("rows that arrived together at a gap" in note for note in timing.notes)
+
+
+def test_a_gap_inside_a_second_is_not_joined() -> None:
+    index = np.arange(12_000, dtype=float)
+    index[7000:] += 60
+    timing = measure(np.floor(index / 256 + 0.297), DEVICES, "x.csv")
+    assert timing.sampling_rate == 256.0
+    before, after = timing.segments
+    assert (before.start, before.stop) == (0, 6836) and after.stop == 12_000
+    assert 7000 < after.start <= 6836 + 256 - 60
+    assert after.onset_seconds == pytest.approx(index[after.start] / 256, abs=0.05)
 
 
 @settings(max_examples=50)

@@ -350,3 +350,166 @@ def test_packed_tables_that_are_refused(tmp_path: Path) -> None:
     assert "cut or damaged" in one_line(lambda: read_recording(row_of(cut), NONE))
     recording = read_recording(row_of(cut), ReaderOptions(allow_truncated=True))
     assert 1000 < recording.signal_CS.shape[1] < 2000
+
+
+def numbered(index: bool, first: int = 0) -> str:
+    names = [str(number) for number in range(first, first + 3)]
+    lines = [",".join([""] * index + names)]
+    for row, values in enumerate(eeg().T.tolist()):
+        lines.append(",".join([str(row)] * index + [repr(value) for value in values]))
+    return "\n".join([*lines, ""])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("index", [False, True])
+def test_a_header_that_counts_is_no_sample(tmp_path: Path, index: bool, first: int) -> None:
+    names = ("index", *NAMES) if index else NAMES
+    options = ReaderOptions(sampling_rate=250, channel_names=names)
+    check(read(tmp_path, numbered(index, first), options), eeg())
+    assert "names no electrode (" in one_line(lambda: read(tmp_path, numbered(index, first)))
+
+
+@pytest.mark.parametrize("name", ["subject", "Participant_ID", "id", "Patient No."])
+def test_several_people_are_refused(tmp_path: Path, name: str) -> None:
+    lines = table(eeg()).splitlines()
+    two = [f"{line},{'p1' if row < 900 else 'p2'}" for row, line in enumerate(lines[1:])]
+    message = one_line(lambda: read(tmp_path, "\n".join([f"{lines[0]},{name}", *two, ""])))
+    assert f"column {name} names 2 people (p1, p2)" in message
+    one = [f"{line},p1" for line in lines[1:]]
+    check(read(tmp_path, "\n".join([f"{lines[0]},{name}", *one, ""])), eeg())
+
+
+def test_an_id_may_number_the_rows(tmp_path: Path) -> None:
+    lines = table(eeg()).splitlines()
+    body = [f"{line},{row % 256}" for row, line in enumerate(lines[1:])]
+    check(read(tmp_path, "\n".join([f"{lines[0]},id", *body, ""])), eeg())
+
+
+@pytest.mark.parametrize("name", ["epoch", "Trial", "segment"])
+@pytest.mark.parametrize("times", ["go on", "begin anew", "none"])
+def test_epochs_are_segments(tmp_path: Path, name: str, times: str) -> None:
+    signal_CS = eeg()
+    lines = [f"{name},Fz,Cz,Pz" + ("" if times == "none" else ",time")]
+    for row, values in enumerate(signal_CS.T.tolist()):
+        second = (row % 400 / 250 - 0.2) if times == "begin anew" else row / 250
+        cells = [str(row // 400), *map(repr, values)]
+        lines.append(",".join(cells + ([] if times == "none" else [f"{second:.3f}"])))
+    options = ReaderOptions(sampling_rate=250) if times == "none" else NONE
+    recording = read(tmp_path, "\n".join([*lines, ""]), options)
+    assert recording.sampling_rate == 250.0 and not recording.prewindowed
+    expected = tuple(Segment(row, row + 400, row / 250) for row in range(0, 2000, 400))
+    assert recording.segments == expected
+    np.testing.assert_array_equal(recording.signal_CS, signal_CS.astype(np.float32))
+    assert any(f"Column {name} changes 4 times" in note for note in recording.notes)
+    assert any("begin anew at 4" in note for note in recording.notes) == (times == "begin anew")
+
+
+def test_a_counter_called_segment_cuts_nothing(tmp_path: Path) -> None:
+    lines = table(eeg()).splitlines()
+    body = [f"{line},{row}" for row, line in enumerate(lines[1:])]
+    recording = read(tmp_path, "\n".join([f"{lines[0]},segment", *body, ""]))
+    check(recording, eeg())
+    assert any("changes with nearly every row" in note for note in recording.notes)
+
+
+def test_times_in_minutes_are_not_taken_for_seconds(tmp_path: Path) -> None:
+    text = table(eeg(), rate=256.0 * 60, form="{:.9f}")
+    message = one_line(lambda: read(tmp_path, text))
+    assert "15360 Hz if they are seconds" in message and "'time (min)'" in message
+    recording = read(tmp_path, text.replace("time", "time (min)", 1))
+    assert recording.sampling_rate == 256.0
+    assert read(tmp_path, table(eeg(), rate=5000.0)).sampling_rate == 5000.0
+    fast = table(eeg(), rate=16384.0, form="{:.9f}")
+    assert "16384 Hz if they are" in one_line(lambda: read(tmp_path, fast))
+
+
+def test_names_that_contradict_the_header_are_refused(tmp_path: Path) -> None:
+    for names in (("time", "AF7", "Cz", "Pz"), ("time", "Cz", "Fz", "Pz"), ("Fz", "Cz")):
+        options = ReaderOptions(channel_names=names)
+        message = one_line(lambda options=options: read(tmp_path, table(eeg()), options))
+        assert "the file names the electrodes Fz, Cz, Pz, but channel_names states" in message
+    for names in (("time", "fz", "EEG Cz", "Pz"), NAMES):
+        check(read(tmp_path, table(eeg()), ReaderOptions(channel_names=names)), eeg())
+    rows = "\n".join(",".join([name, *["1.5", "2.5"] * 20]) for name in NAMES) + "\n"
+    options = ReaderOptions(sampling_rate=250, channel_names=("A", "B", "C"))
+    assert "the file names the electrodes" in one_line(lambda: read(tmp_path, rows, options))
+
+
+@pytest.mark.parametrize("first", ["time (s)", "index", None])
+@pytest.mark.parametrize("before", ["", "sep=,\n", "\n"])
+def test_long_recordings_in_rows(tmp_path: Path, first: str | None, before: str) -> None:
+    signal_CS = eeg(40 * 256)
+    lines = [
+        ",".join([name, *map(repr, values)])
+        for name, values in zip(NAMES, signal_CS.tolist(), strict=True)
+    ]
+    options = ReaderOptions(sampling_rate=256)
+    if first == "index":
+        lines.insert(0, ",".join([first, *map(str, range(signal_CS.shape[1]))]))
+    elif first:
+        options = NONE
+        lines.insert(0, ",".join([first, *(f"{i / 256:.4f}" for i in range(signal_CS.shape[1]))]))
+    assert len(lines[0]) > 1 << 15
+    recording = read(tmp_path, before + "\n".join([*lines, ""]), options)
+    check(recording, signal_CS, 256)
+    assert recording.channels == NAMES
+
+
+def test_errors_are_short(tmp_path: Path) -> None:
+    wide = ",".join(f"{value:.3f}" for value in np.arange(10_000) / 7)
+    headless = "\n".join([wide] * 40) + "\n"
+    names = [f"\x1b{'n' * 9000}{i}" for i in range(3)]
+    long = table(eeg(), ",".join(["time", *names]))
+    both = table(eeg(), f"time,Fz ({'u' * 9000}),FZ ({'v' * 9000}),Pz")
+    for text in (headless, long, both):
+        message = one_line(lambda text=text: read(tmp_path, text))
+        assert len(message) < 800 and "\x1b" not in message
+
+
+MUSE = "TP9,AF7,AF8,TP10"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (table(eeg(), "timestamps,X,Y,Z"), "holds motion or pulse (X, Y, Z) and no EEG"),
+        (table(eeg(), "timestamps,PPG1,PPG2,PPG3"), "holds motion or pulse (PPG1, PPG2, PPG3)"),
+        (table(eeg(), "x;y;z", None, delimiter=";"), "holds motion or pulse (x, y, z)"),
+        (table(eeg(400, 1), "time,marker"), "names no electrode (time, marker)"),
+        ("time,marker\n0.5,blink\n1.5,blink\n", "names no electrode (time, marker)"),
+        (table(eeg(), "time,a,b,c"), "names no electrode (time, a, b, c)"),
+        ("1,2.5,3\n2,3,4\n3,4,5\n", "holds 3 rows of numbers without names"),
+        (table(eeg(400, 4), f"When,{MUSE}").replace("TP9", "HSI_TP9"), "Mind Monitor's columns"),
+        (table(eeg(400, 4), "When,HeadBandOn,AF7,AF8,TP10"), "(HeadBandOn) under a header"),
+        (table(eeg(400, 4), "time,RAW_TP9,AF7,AF8,TP10"), "(RAW_TP9) under a header"),
+    ],
+)
+def test_tables_of_something_else_are_no_recordings(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(text)
+    message = one_line(lambda: find_reader(file))
+    assert says in message and "channel_names" not in message
+
+
+def test_sockets_of_a_device_are_no_electrodes(tmp_path: Path) -> None:
+    names = [f"A{number}" for number in range(1, 33)]
+    text = table(eeg(400, 32), ",".join(["time", *names]))
+    assert "names no electrode (time, A1, A2" in one_line(lambda: read(tmp_path, text))
+    stated = ("time", *NAMES, *["x"] * 29)
+    recording = read(tmp_path, text, ReaderOptions(channel_names=stated))
+    assert recording.channels == NAMES
+
+
+def test_whole_numbers_without_a_unit_are_counts(tmp_path: Path) -> None:
+    text = table(np.round(eeg()))
+    assert "raw counts" in one_line(lambda: read(tmp_path, text))
+    check(read(tmp_path, text, ReaderOptions(units="uV")), np.round(eeg()))
+
+
+def test_a_damaged_archive_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(table(eeg()).encode()))
+    packed[-8] ^= 0xFF  # the checksum
+    file = tmp_path / "x.csv.gz"
+    file.write_bytes(packed)
+    options = ReaderOptions(allow_truncated=True)
+    assert "CRC check failed" in one_line(lambda: read_recording(row_of(file), options))

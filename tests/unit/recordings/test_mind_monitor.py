@@ -341,3 +341,103 @@ def test_the_rate_comes_out_of_any_bursts(
     first, *rest = recording.segments
     assert (first.start, first.onset_seconds) == (0, 0.0)
     assert first.stop >= rows - 48 and len(rest) <= 1
+
+
+@pytest.mark.parametrize("before", ["", "\n", "sep=;\n", "\n\nsep=;\n"])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_file_that_a_spreadsheet_saved_keeps_the_headsets_word(
+    tmp_path: Path, before: str, decimal: str
+) -> None:
+    app = App(2000)
+    app.worn = ["0"] * 2000
+    app.events[700] = "/muse/elements/blink"
+    expected = read(tmp_path, app.text())
+    lines = []
+    for line in app.text().splitlines():
+        time, *cells = line.split(",")
+        lines.append(";".join([time, *(cell.replace(".", decimal) for cell in cells)]))
+    recording = read(tmp_path, before + "\n".join([*lines, ""]))
+    np.testing.assert_array_equal(recording.signal_CS, expected.signal_CS)
+    assert recording.worn_S is not None and not recording.worn_S.any()
+    assert recording.contact_CS is not None and not recording.contact_CS.any()
+    assert recording.segments == expected.segments and recording.left_out == expected.left_out
+    assert recording.notes == expected.notes
+
+
+def test_excels_first_line_with_commas(tmp_path: Path) -> None:
+    app = App(2000)
+    app.worn = ["0"] * 2000
+    for before in ("\n", "sep=,\n"):
+        recording = read(tmp_path, before + app.text())
+        assert recording.worn_S is not None and not recording.worn_S.any()
+
+
+def test_another_spelling_of_the_time_keeps_the_headsets_word(tmp_path: Path) -> None:
+    app = App(2000)
+    app.worn = ["0"] * 2000
+    recording = read(tmp_path, app.text().replace("TimeStamp", "timestamps", 1))
+    assert recording.worn_S is not None and not recording.worn_S.any()
+    message = one_line(lambda: read(tmp_path, app.text().replace("TimeStamp", "When", 1)))
+    assert "has Mind Monitor's columns (RAW_TP9, RAW_AF7" in message
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+@pytest.mark.parametrize("null", ["null", "NaN", ""])
+def test_a_row_of_nulls_is_no_event(tmp_path: Path, ragged: bool, null: str) -> None:
+    app = App()
+    app.ragged = ragged
+    lines = app.text().splitlines()
+    line = 3002  # behind the header and one event
+    time, *cells = lines[line].split(",")
+    lines[line] = ",".join([time, *[null] * len(cells)])
+    recording = read(tmp_path, "\n".join([*lines, ""]))
+    assert [(s.start, s.stop) for s in recording.segments] == [(0, 3000), (3000, 5999)]
+    assert any("1 rows lack a sample" in note for note in recording.notes)
+    (events,) = [note for note in recording.notes if "events are not used" in note]
+    assert events.startswith("1 events")
+
+
+def test_a_unit_other_than_microvolts_contradicts(tmp_path: Path) -> None:
+    text = App(2000).text()
+    for units in ("V", "mV", "counts"):
+        options = ReaderOptions(units=units)
+        message = one_line(lambda options=options: read(tmp_path, text, options))
+        assert f"units states '{units}'" in message
+    for units in ("uV", "µV", "n/a"):
+        assert read(tmp_path, text, ReaderOptions(units=units)).signal_CS.shape == (4, 2000)
+
+
+def test_a_rate_in_the_sheet_that_contradicts_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "m.csv"
+    file.write_text(App(2000).text())
+    row = row_of(file, sampling_rate=220.0)
+    assert "the cohort sheet says 220 Hz" in one_line(lambda: read_recording(row, ReaderOptions()))
+
+
+def test_two_decimal_signs_are_refused(tmp_path: Path) -> None:
+    text = App(500).text().replace(",", ";")
+    message = one_line(lambda: read(tmp_path, text.replace("0.5;0.5", "0,5;0.5", 1)))
+    assert "have commas and points" in message
+
+
+def test_a_damaged_archive_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(App(500).text().encode()))
+    packed[-8] ^= 0xFF  # the checksum
+    file = tmp_path / "m.csv.gz"
+    file.write_bytes(packed)
+    options = ReaderOptions(allow_truncated=True)
+    assert "CRC check failed" in one_line(lambda: read_recording(row_of(file), options))
+
+
+def test_a_packet_lost_inside_a_burst_is_not_joined(tmp_path: Path) -> None:
+    app = App(9612)
+    times = np.repeat(np.arange(9612 // 12 // 4 + 1) * 48 / 256, 48)[:9612]
+    app.stamps = [stamp(each) for each in times]
+    lost = slice(6984, 6996)
+    del app.stamps[lost], app.raw[lost], app.worn[lost], app.hsi[lost]
+    recording = read(tmp_path, app.text())
+    first, second = recording.segments
+    assert (first.stop, second.start) == (6960, 6996)
+    assert second.onset_seconds == pytest.approx(7008 / 256, abs=0.01)
+    assert any("36 rows that arrived together at a gap" in note for note in recording.notes)
+    assert recording.contact_CS is not None and recording.contact_CS.shape == (4, 9600)

@@ -215,3 +215,59 @@ def test_packed_files_are_read_as_plain_ones(shared_data: Path, tmp_path: Path) 
         recording = read(each)
         np.testing.assert_array_equal(recording.signal_CS, expected.signal_CS)
         assert recording.segments == expected.segments
+
+
+@pytest.mark.parametrize("before", ["\n", "sep=;\n", "\nsep=;\n"])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_file_that_a_spreadsheet_saved(tmp_path: Path, before: str, decimal: str) -> None:
+    expected = read(write(tmp_path, lines()))
+    text = [line.replace(",", ";").replace(".", decimal) for line in lines()]
+    file = tmp_path / "s.csv"
+    file.write_text(before + "\n".join([*text, ""]))
+    recording = read(file)
+    np.testing.assert_array_equal(recording.signal_CS, expected.signal_CS)
+    assert recording.segments == expected.segments
+    assert recording.left_out == expected.left_out
+
+
+def test_a_stated_unit_is_used(tmp_path: Path) -> None:
+    volts = [HEADER]
+    for line in lines()[1:]:
+        cells = line.split(",")
+        volts.append(",".join([cells[0], *(repr(float(x) * 1e-6) for x in cells[1:5]), "9.0,0"]))
+    file = write(tmp_path, volts)
+    recording = read_recording(row_of(file), ReaderOptions(units="V"))
+    expected_S = np.array([wave(i) for i in range(512)])
+    np.testing.assert_allclose(recording.signal_CS[0], expected_S, rtol=1e-5, atol=1e-4)
+    assert any("in 'V'" in note for note in recording.notes)
+    assert "expected 0.1 to 1000 µV" in one_line(lambda: read(file))
+    file = write(tmp_path, lines())
+    for units in ("uV", "n/a", None):
+        recording = read_recording(row_of(file), ReaderOptions(units=units))
+        np.testing.assert_array_equal(recording.signal_CS[0], expected_S.astype(np.float32))
+    for units, says in (("V", "expected 0.1 to 1000 µV"), ("counts", "raw counts")):
+        options = ReaderOptions(units=units)
+        assert says in one_line(lambda options=options: read_recording(row_of(file), options))
+
+
+def test_a_rate_in_the_sheet_that_contradicts_is_refused(tmp_path: Path) -> None:
+    row = row_of(write(tmp_path, lines()), sampling_rate=128.0)
+    message = one_line(lambda: read_recording(row, OPTIONS))
+    assert "has 256 Hz, and the cohort sheet says 128 Hz" in message
+
+
+def test_two_decimal_signs_are_refused(tmp_path: Path) -> None:
+    text = [line.replace(",", ";") for line in lines()]
+    text[3] = text[3].replace(".", ",")
+    assert "have commas and points" in one_line(lambda: read(write(tmp_path, text)))
+
+
+def test_a_damaged_archive_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(("\n".join(lines()) + "\n").encode()))
+    packed[-8] ^= 0xFF  # the checksum
+    file = tmp_path / "m.csv.gz"
+    file.write_bytes(packed)
+    for allow in (False, True):
+        options = ReaderOptions(allow_truncated=allow)
+        message = one_line(lambda options=options: read_recording(row_of(file), options))
+        assert "CRC check failed" in message

@@ -131,6 +131,84 @@ def test_what_is_whole_of_a_cut_file_is_kept_on_request(tmp_path: Path) -> None:
     assert any("archive is cut" in note for note in text.notes)
 
 
+def test_a_damaged_archive_is_no_cut_one(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(BODY, 0))  # stored, so that a digit can be changed
+    at = packed.find(b"250,250.25")
+    packed[at] = ord("9")
+    zip_file = bytearray(zipped({"a.csv": BODY}, zipfile.ZIP_STORED))
+    zip_file[zip_file.find(b"250,250.25")] = ord("9")
+    squeezed = gzip.compress(BODY)
+    long = squeezed[:-4] + struct.pack("<I", len(BODY) + 1)
+    for name, content, says in (
+        ("a.csv.gz", bytes(packed), "CRC check failed"),
+        ("a.zip", bytes(zip_file), "Bad CRC-32"),
+        ("b.csv.gz", flipped(squeezed), "cut or damaged"),
+        ("c.csv.gz", long, "Incorrect length"),
+        ("d.csv.gz", squeezed + b"rest", "Not a gzipped file"),
+        ("e.zip", zipped({"a.csv": BODY})[:-30], "cut or damaged"),
+    ):
+        file = written(tmp_path, name, content)
+        for allow in (False, True):
+            message = one_line(lambda file=file, allow=allow: table.load(file, allow))
+            assert says in message
+
+
+def test_an_error_is_short_and_holds_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    name = "\x1b[31m" + "n" * 300 + ".csv"
+    for members in ({name: b""}, {name: b"a\n", "b" + name: b"a\n"}):
+        file = written(tmp_path, "a.zip", zipped(members))
+        message = one_line(lambda file=file: table.load(file))
+        assert "\x1b" not in message and "\\x1b[31mnnn" in message and len(message) < 500
+    crc = bytearray(zipped({name: BODY}, zipfile.ZIP_STORED))
+    crc[crc.find(b"250,250.25")] = ord("9")
+    file = written(tmp_path, "crc.zip", bytes(crc))
+    message = one_line(lambda: table.load(file))
+    assert "\x1b" not in message and len(message) < 400
+    header = ",".join("\x1b" + "h" * 9000 for _ in range(2)).encode()
+    text = table.load(written(tmp_path, "h.csv", header + b"\n1,2\n3\n"))
+    names = table.cells(table.head(text.path)[0])
+    message = one_line(lambda: table.columns(text, names, WANTED))
+    assert "line 3: 1 cells" in message and "\x1b" not in message and len(message) < 400
+
+
+@given(st.text(max_size=200))
+def test_shown_is_short_and_printable(text: str) -> None:
+    found = table.shown(text)
+    assert found.isprintable() and len(found) <= table.SHOWN + 3
+    if text.isprintable() and len(text) <= table.SHOWN:
+        assert found == text.strip()
+
+
+def test_a_long_first_line_does_not_hide_the_second(tmp_path: Path) -> None:
+    lines = [",".join(["x" * 9] * 30_000), ",".join(["y" * 9] * 30_000), "z", ""]
+    file = written(tmp_path, "a.csv", "\n".join(lines).encode())
+    assert table.head(file)[:2] == lines[:2]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("before", ["", "\n", "sep={}\n", "\n;;\nSEP={}\n\n", '"sep={}"\n'])
+def test_where_a_table_starts(tmp_path: Path, delimiter: str, decimal: str, before: str) -> None:
+    if delimiter == decimal:
+        return
+    body = f"a{delimiter}b\n1{decimal}5{delimiter}2{decimal}5\n"
+    content = before.replace("{}", delimiter) + body
+    file = written(tmp_path, "a.csv", content.encode())
+    start = table.start(file, lambda cells: list(cells) == ["a", "b"])
+    assert start is not None and start.header == ("a", "b")
+    assert (start.delimiter, start.decimal) == (delimiter, decimal)
+    found = table.columns(
+        table.load(file),
+        start.header,
+        WANTED,
+        header_lines=start.header_lines,
+        delimiter=start.delimiter,
+        decimal=start.decimal,
+    )
+    assert found[0].tolist() == [1.5] and found[1].tolist() == [2.5]
+    assert table.start(file, lambda cells: "c" in cells) is None
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:

@@ -8,6 +8,13 @@ back in the middle. Three facts help: samples are in order, a stamp can come lat
 and of rows that arrive together the last one is the least late. So a gap is a step of the *lower
 envelope* of (stamp - row x period) that lasts, and the rate is the least-squares slope inside the
 stretches between gaps.
+
+Where a gap lies is known to the row if the stamps tell the rows around it apart. Rows that arrived
+together, or share one coarse stamp, are not told apart: samples may be missing at their start or
+anywhere among them. Unless the gap is longer than rows ever waited for each other in this file,
+such rows at a gap belong to neither side: the segment ends before them, and the next one begins
+behind them. Samples that are missing without a gap being found (GAP_PERIODS or fewer, or so few
+that late packets hide them) are not seen.
 """
 
 from __future__ import annotations
@@ -58,6 +65,7 @@ _SLACK_ROWS = 2 * round(ENVELOPE_ROWS * ENVELOPE_PERCENTILE / 100)
 class Timing:
     """What the stamps say: rate in Hz, contiguous segments, and a sentence for each finding.
 
+    The segments leave out rows of which it is unknown on which side of a gap they lie.
     `restarts`: rows at which the stamps jump back for good.
     """
 
@@ -75,6 +83,7 @@ class _Fit:
     starts: tuple[int, ...]
     restarts: tuple[int, ...]
     low_S: np.ndarray  # how late the last row is that arrived together with this one, seconds
+    last_S: np.ndarray  # the last of the rows that arrived together with this one
     sure: tuple[int, ...]  # per stretch: first row after those whose companions may be missing
     stray: float  # mean distance of `low_S` from its median in each stretch, seconds
 
@@ -268,7 +277,7 @@ def _fit(time_S: np.ndarray, period: float, short: float) -> _Fit:
     for (start, _), stop in zip(bounds, sure, strict=True):
         away += float(np.abs(low_S[start:stop] - np.median(low_S[start:stop])).sum())
         rows += stop - start
-    return _Fit(period, starts, restarts, low_S, sure, away / rows)
+    return _Fit(period, starts, restarts, low_S, last_S, sure, away / rows)
 
 
 def _sure(last_S: np.ndarray, start: int, stop: int) -> int:
@@ -373,20 +382,16 @@ def _segments(
 
     from remit.recordings.recording import Segment
 
-    offsets = [
-        float(np.median(fit.low_S[start:stop])) + start * fit.period
-        for (start, _), stop in zip(fit.bounds, fit.sure, strict=True)
-    ]
+    wait = _longest_wait(fit)
     segments: list[Segment] = []
     notes = []
-    shift = -offsets[0]
-    for (start, stop), offset in zip(fit.bounds, offsets, strict=True):
-        if not segments:
-            segments.append(Segment(start, stop, 0.0))
-            continue
-        before = segments[-1]
-        end = before.onset_seconds + (before.stop - before.start) / rate
-        if start in fit.restarts:
+    dropped = shift = end = 0.0
+    for (start, stop), sure in zip(fit.bounds, fit.sure, strict=True):
+        offset = float(np.median(fit.low_S[start:sure])) + start * fit.period
+        begin = start
+        if start == 0:
+            shift = -offset
+        elif start in fit.restarts:
             shift = end - offset
             back = float(stamps_S[start - 1] - stamps_S[start])
             notes.append(
@@ -402,8 +407,50 @@ def _segments(
                 else ""
             )
             notes.append(f"Gap of {gap:.3f} s after {end:.3f} s{hour}.")
-        segments.append(Segment(start, stop, round(max(offset + shift, end), 6)))
+            if gap <= wait:
+                begin = _told_apart(fit, start, stop)
+                dropped += begin - start
+        onset = max(offset + shift, end)
+        end = onset + (stop - start) / rate
+        if begin < stop:
+            onset += (begin - start) / rate
+            segments.append(Segment(begin, stop, round(onset, 6)))
+    if dropped:
+        notes.append(
+            f"{dropped:.0f} rows that arrived together at a gap are left out: on which side of it "
+            "each lies is unknown."
+        )
     return tuple(segments), notes
+
+
+def _longest_wait(fit: _Fit) -> float:
+    """Seconds that a row may have waited for the last of those that it arrived together with.
+
+    A longer gap cannot lie among rows that arrived together.
+    """
+    import numpy as np
+
+    ends = np.flatnonzero(fit.last_S == np.arange(fit.last_S.size))
+    late = max(
+        float(fit.low_S[start:stop].max() - _envelope(fit.low_S[start:stop]))
+        for (start, _), stop in zip(fit.bounds, fit.sure, strict=True)
+    )
+    return float(np.diff(ends, prepend=-1).max()) * fit.period + late
+
+
+def _told_apart(fit: _Fit, start: int, stop: int) -> int:
+    """First row of a stretch behind a gap that certainly lies behind it.
+
+    Until one row is as early as those that follow, all may have been sent before the gap. Of those
+    that arrived together with it, that is known of the last one only.
+    """
+    import numpy as np
+
+    level = _envelope(fit.low_S[start : min(stop, start + ENVELOPE_ROWS)])
+    early = fit.low_S[start:stop] <= level + GAP_PERIODS * fit.period
+    first = start + int(np.argmax(early))
+    last = int(fit.last_S[first])
+    return first if last == first else last + 1
 
 
 def _disorder(stamps_S: np.ndarray, bounds: list[tuple[int, int]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Tables of numbers in text: opening plain, .gz and .zip files, and parsing only what is wanted.
 
-Traps of such files: a cut at the end can leave a whole row whose last number is not whole; a small
+Traps of such files: a spreadsheet puts `sep=;` or blank lines before the header, or writes the
+numbers with a comma; a cut at the end can leave a whole row whose last number is not whole; a small
 archive can unpack to more than the memory holds, whatever its header claims; text may be UTF-16 or
 Latin-1; rows may be longer or shorter than the header. The parsing is pyarrow's; what it cannot
 say, such as the line of a bad cell, is looked up afterwards.
@@ -8,13 +9,14 @@ say, such as the line of a bad cell, is looked up afterwards.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import mmap
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,12 +30,20 @@ SUFFIXES = (".csv", ".csv.gz", ".zip")
 # Text of numbers packs by a factor of 3 to 10, a log that repeats itself by 100.
 MOST_RATIO = 200
 MOST_PACKED_BYTES = 64 << 20  # below this the ratio does not matter
-MOST_BYTES = 8 << 30
+MOST_BYTES = 2 << 30
+DELIMITERS = (",", ";", "\t")
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "-nan", "null", "NULL", "None", "#N/A")
 HEAD_BYTES = 1 << 16
+MOST_HEAD_BYTES = 32 << 20  # looked at where lines are long, for electrodes may be in rows
+SHOWN = 60  # characters of a file's own words in an error
 _CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 4 << 20
 _BROKEN = (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile, RuntimeError)
+_HEAD_LINES = 4
+_SEPARATOR = re.compile(r'^"?sep=([^"])"?[,;\t]*$', re.IGNORECASE)  # as Excel puts before a table
+_COMMA_NUMBER = re.compile(r"^[+-]?\d*,\d+(?:e[+-]?\d+)?$", re.IGNORECASE)
+_BOTH = re.compile(r"^[+-]?\d[\d.,]*(?:\.\d*,|,\d*\.)[\d.,]*$")
+_LOOK_LINES = 64
 _FEWEST_REPEATED = 12  # rows: one packet of a Muse
 _ZONE = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
 _DATE = re.compile(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?$")
@@ -61,7 +71,7 @@ class Text:
             stop = self.content.find(ends, start)
             stop = size if stop < 0 else stop
             number += 1
-            yield number, decoded(self.content[start:stop]).rstrip("\r")
+            yield number, decoded(bytes(self.content[start:stop])).rstrip("\r")
             start = stop + 1
 
 
@@ -75,24 +85,111 @@ def decoded(raw: bytes) -> str:
         return raw.decode("cp1252", errors="replace")
 
 
+def shown(text: str, most: int = SHOWN) -> str:
+    """A file's own words, fit for an error line: cut, and with nothing that a terminal obeys."""
+    plain = "".join(
+        sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text[: most + 1].strip()
+    )
+    return plain if len(plain) <= most else f"{plain[:most]}..."
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """The first few of a file's own names, each as `shown` gives it."""
+    return some_of((shown(name) for name in names), most)
+
+
 def head(path: Path) -> list[str]:
-    """The first lines of a table, of at most 64 KiB in all, for a light look at it.
+    """The first lines of a table, for a light look at it: 64 KiB, more where lines are long.
 
     Raises RemitError for an archive that cannot be read or does not hold one table, and for text
     in no known encoding.
     """
-    raw = b""
+    raw = bytearray()
+    most, ends = HEAD_BYTES, 0
     with _unpacked(path) as opened:
         try:
-            while len(raw) < HEAD_BYTES and (part := opened.read1(HEAD_BYTES - len(raw))):
+            while len(raw) < most and (part := opened.read1(most - len(raw))):
                 raw += part
+                ends += part.count(b"\n") + part.count(b"\r")
+                if len(raw) == most and ends < _HEAD_LINES and b"\0" not in raw:
+                    most = min(2 * most, MOST_HEAD_BYTES)
         except _BROKEN as error:
             if not raw:  # else `load` says what is wrong, or reads what is there
                 raise _damaged(path, error) from None
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if bytes(raw[:2]) in (b"\xff\xfe", b"\xfe\xff"):
         return re.split(r"\r\n|\n|\r", raw[: len(raw) // 2 * 2].decode("utf-16", "replace"))
     _check_text(path, raw)
-    return re.split(r"\r\n|\n|\r", decoded(raw))
+    return re.split(r"\r\n|\n|\r", decoded(bytes(raw)))
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a table begins: the signs in it, its header, and the first lines after that.
+
+    `header_lines`: how many lines come before the rows, blank ones and `sep=;` among them.
+    """
+
+    delimiter: str
+    decimal: str
+    header_lines: int
+    header: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+def first_line(lines: Sequence[str]) -> tuple[int, str | None]:
+    """Index of the first line that says something, and the delimiter that a `sep=;` states.
+
+    The index is that of no line where none says anything.
+    """
+    stated = None
+    for index, line in enumerate(lines):
+        found = _SEPARATOR.match(line.rstrip(" "))
+        if found:
+            stated = found[1]
+        elif line.strip(" \t,;"):
+            return index, stated
+    return len(lines), stated
+
+
+def start(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Start | None:
+    """How a table begins whose header is known by its cells, whatever stands between these.
+
+    None where the first line that says something is no such header. Raises RemitError where
+    `head` does, and where the numbers have two decimal signs.
+    """
+    lines = head(path)
+    first, stated = first_line(lines)
+    if first == len(lines):
+        return None
+    for delimiter in (stated,) if stated else DELIMITERS:
+        header = cells(lines[first], delimiter)
+        if is_header(header):
+            after = [line for line in lines[first + 1 :] if line.strip()][:_LOOK_LINES]
+            decimal = decimal_sign(path, after, delimiter)
+            return Start(delimiter, decimal, first + 1, tuple(header), tuple(after))
+    return None
+
+
+def decimal_sign(path: Path, lines: Sequence[str], delimiter: str) -> str:
+    """The decimal sign in some lines of a table: '.' or ','. Raises RemitError where it has both."""
+    if delimiter == ",":
+        return "."
+    found = [cell for line in lines for cell in cells(line, delimiter)]
+    comma = next((cell for cell in found if is_comma_number(cell)), None)
+    point = next((cell for cell in found if "." in cell and is_number(cell)), None)
+    both = next((cell for cell in found if _BOTH.match(cell)), None)
+    if both or (comma and point):
+        words = f"'{shown(both)}'" if both else f"'{shown(comma or '')}' and '{shown(point or '')}'"
+        raise RemitError(
+            f"{path}: its numbers have commas and points ({words}); expected one decimal sign and "
+            "no other; export it again without a sign between thousands."
+        )
+    return "," if comma else "."
+
+
+def is_comma_number(cell: str) -> bool:
+    """Whether a cell is a number with a decimal comma."""
+    return bool(_COMMA_NUMBER.match(cell))
 
 
 def cells(line: str, delimiter: str = ",") -> list[str]:
@@ -106,22 +203,26 @@ def cells(line: str, delimiter: str = ",") -> list[str]:
 def load(path: Path, allow_truncated: bool = False) -> Text:
     """The whole text of a table: plain, gzip (.gz) or the only table in a .zip.
 
-    Raises RemitError for an archive that is cut, damaged, encrypted, holds no or several tables or
-    unpacks to more than is sensible; for text in no known encoding; and for a last row without a
-    line end, which may be cut, unless `allow_truncated`: then what is whole is kept.
+    Raises RemitError for an archive that is damaged (its checksum too), encrypted, holds no or
+    several tables or unpacks to more than is sensible; and for text in no known encoding. Further
+    for a gzip file that ends early and for a last row without a line end, which may be cut, unless
+    `allow_truncated`: then what is whole is kept. A zip file cut at its end has lost its directory
+    and cannot be read.
     """
     notes: list[str] = []
     content: Any
-    if _packing(path) == "plain":
+    packing = _packing(path)
+    if packing == "plain":
         with path.open("rb") as plain:
             content = mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ)
     else:
         packed = path.stat().st_size
         with _unpacked(path) as opened:
-            content, cut = unpack(opened, packed, path)
-        if cut is not None:
-            if not allow_truncated:
-                raise _damaged(path, cut)
+            content, broken = unpack(opened, packed, path)
+        if broken is not None:
+            cut = isinstance(broken, EOFError) and packing == "gzip"
+            if not (cut and allow_truncated):
+                raise _damaged(path, broken)
             notes.append("The archive is cut; what could be unpacked is read.")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         try:
@@ -135,26 +236,29 @@ def load(path: Path, allow_truncated: bool = False) -> Text:
     if content[-1:] not in (b"\n", b"\r"):
         if not allow_truncated:
             raise _cut_row(path, content)
-        content = content[: max(content.rfind(b"\n"), content.rfind(b"\r")) + 1]
+        whole = max(content.rfind(b"\n"), content.rfind(b"\r")) + 1
+        if isinstance(content, bytearray):
+            del content[whole:]
+        else:
+            content = content[:whole]
         notes.append("The last row has no line end and may be cut; it is left out.")
     return Text(path, content, tuple(notes))
 
 
 def unpack(
     opened: Any, packed: int, path: Path, most: tuple[int, int, int] | None = None
-) -> tuple[bytes, Exception | None]:
+) -> tuple[bytearray, Exception | None]:
     """All that a packed stream of `packed` bytes holds, and the error that ended it early.
 
     `most`: highest ratio, bytes below which it does not matter, most bytes; measured while
     unpacking. Raises RemitError beyond them.
     """
     ratio, free, limit = most or (MOST_RATIO, MOST_PACKED_BYTES, MOST_BYTES)
-    parts: list[bytes] = []
-    size = 0
+    content = bytearray()
     try:
         while part := opened.read1(_CHUNK_BYTES):
-            parts.append(part)
-            size += len(part)
+            content += part
+            size = len(content)
             if size > limit or (size > free and size > ratio * packed):
                 raise RemitError(
                     f"{path}: unpacks to more than {size >> 20} MiB from {packed / 2**20:.3g} "
@@ -162,8 +266,8 @@ def unpack(
                     f"{limit / 2**30:.3g} GiB; unpack and check it yourself."
                 )
     except _BROKEN as error:
-        return b"".join(parts), error
-    return b"".join(parts), None
+        return content, error
+    return content, None
 
 
 def _packing(path: Path) -> str:
@@ -207,19 +311,19 @@ def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         and not each.filename.split("/")[-1].startswith("._")
     ]
     if len(tables) != 1:
-        found = some_of((each.filename for each in tables), 4)
+        found = listed((each.filename for each in tables), 4)
         raise RemitError(
             f"{path}: holds {len(tables)} CSV files ({found}); expected one; unpack it and list "
             "each file in the cohort sheet."
         )
     if tables[0].flag_bits & 1:
         raise RemitError(
-            f"{path}: '{tables[0].filename}' in it is encrypted; expected a zip without a "
+            f"{path}: '{shown(tables[0].filename)}' in it is encrypted; expected a zip without a "
             "password; unpack it and use the CSV file."
         )
     if tables[0].file_size == 0:
         raise RemitError(
-            f"{path}: '{tables[0].filename}' in it is empty (0 bytes); expected a table; copy it "
+            f"{path}: '{shown(tables[0].filename)}' in it is empty (0 bytes); expected a table; copy it "
             "again or leave it out."
         )
     return tables[0]
@@ -227,12 +331,13 @@ def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
 
 def _damaged(path: Path, error: Exception) -> RemitError:
     return RemitError(
-        f"{path}: is cut or damaged and cannot be unpacked ({type(error).__name__}: {error}); "
+        f"{path}: is cut or damaged and cannot be unpacked ({type(error).__name__}: "
+        f"{shown(str(error))}); "
         "expected a whole archive; copy it again."
     )
 
 
-def _check_text(path: Path, raw: bytes) -> None:
+def _check_text(path: Path, raw: bytes | bytearray) -> None:
     if not raw:
         raise RemitError(f"{path}: holds no text; expected a table; copy it again or leave it out.")
     if b"\0" in raw:
@@ -243,13 +348,14 @@ def _check_text(path: Path, raw: bytes) -> None:
 
 
 def _cut_row(path: Path, content: Any) -> RemitError:
-    start = max(content.rfind(b"\n"), content.rfind(b"\r")) + 1
+    begin = max(content.rfind(b"\n"), content.rfind(b"\r")) + 1
     line = 1 + sum(
-        content[at : at + _CHUNK_BYTES].count(b"\n") for at in range(0, start, _CHUNK_BYTES)
+        content[at : min(begin, at + _CHUNK_BYTES)].count(b"\n")
+        for at in range(0, begin, _CHUNK_BYTES)
     )
-    shown = decoded(content[max(start, len(content) - 60) :])
+    found = shown(decoded(bytes(content[max(begin, len(content) - SHOWN) :])))
     return RemitError(
-        f"{path} line {line}: the file ends inside this row ('{shown}'); expected a line end after "
+        f"{path} line {line}: the file ends inside this row ('{found}'); expected a line end after "
         "the last row; copy the file again, set allow_truncated: true to leave this row out, or "
         "end the row if it is complete."
     )
@@ -379,8 +485,11 @@ def _numpy(column: Any) -> np.ndarray:
 
 def _in_utf8(text: Text) -> Text:
     """The same text where every byte is UTF-8: pyarrow hands odd rows over only so."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    size = len(text.content)
     try:
-        bytes(text.content).decode()
+        for begin in range(0, size, _CHUNK_BYTES):
+            decoder.decode(text.content[begin : begin + _CHUNK_BYTES], begin + _CHUNK_BYTES >= size)
     except UnicodeDecodeError:
         recoded = bytes(text.content).decode("cp1252", errors="replace").encode()
         return replace(text, content=recoded)
@@ -408,6 +517,9 @@ class _Look:
                 if not (odd and self.leave_out is not None and self.leave_out(found)):
                     yield number, found
 
+    def name(self, index: int) -> str:
+        return shown(self.names[index])
+
     def no_rows(self) -> RemitError:
         return RemitError(
             f"{self.text.path}: holds a header and no rows; expected one row per sample; leave it "
@@ -419,12 +531,12 @@ class _Look:
         for count, (number, found) in enumerate(self.rows()):
             if count == row:
                 return RemitError(
-                    f"{self.text.path} line {number}: column {self.names[index]} {what} "
-                    f"('{found[index][:40]}'); expected {self.expected(index)}; repair the file "
+                    f"{self.text.path} line {number}: column {self.name(index)} {what} "
+                    f"('{shown(found[index], 40)}'); expected {self.expected(index)}; repair the file "
                     "or leave this recording out."
                 )
         return RemitError(
-            f"{self.text.path}: column {self.names[index]} {what} in row {row + 1}; expected "
+            f"{self.text.path}: column {self.name(index)} {what} in row {row + 1}; expected "
             f"{self.expected(index)}; repair the file or leave this recording out."
         )
 
@@ -440,7 +552,7 @@ class _Look:
             if len(found) != self.width:
                 return RemitError(
                     f"{where}: {len(found)} cells; expected {self.width} "
-                    f"({some_of(self.names)}); repair or remove this row."
+                    f"({listed(self.names)}); repair or remove this row."
                 )
             for index, kind in self.wanted.items():
                 cell = found[index]
@@ -453,13 +565,13 @@ class _Look:
                 )
                 if not good:
                     return RemitError(
-                        f"{where}: column {self.names[index]} is '{cell[:40]}'; expected "
+                        f"{where}: column {self.name(index)} is '{shown(cell, 40)}'; expected "
                         f"{self.expected(index)}; repair or remove this row."
                     )
         if not number:
             return self.no_rows()
         return RemitError(
-            f"{self.text.path}: cannot be read as a table ({reason}); expected rows of "
+            f"{self.text.path}: cannot be read as a table ({shown(reason, 200)}); expected rows of "
             f"{self.width} cells; export it again."
         )
 
@@ -475,7 +587,7 @@ def seconds(stamps_S: np.ndarray, source: str, name: str) -> tuple[np.ndarray, l
     missing = int(np.isnan(stamps_S).sum())
     if missing:
         raise RemitError(
-            f"{source}: column {name} is empty in {missing} rows, the first of them row "
+            f"{source}: column {shown(name)} is empty in {missing} rows, the first of them row "
             f"{int(np.argmax(np.isnan(stamps_S))) + 1}; expected a time for each row; repair the "
             "file or leave this recording out."
         )
@@ -506,7 +618,7 @@ def without_empty(
             "samples; leave this recording out."
         )
     gone = [names[index] for channel, index in by_channel.items() if channel not in kept]
-    return kept, [f"Column {name} holds no numbers and is left out." for name in gone]
+    return kept, [f"Column {shown(name)} holds no numbers and is left out." for name in gone]
 
 
 def refuse_repeats(stamps_S: np.ndarray, signal_CS: np.ndarray, source: str) -> None:

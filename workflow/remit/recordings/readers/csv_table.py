@@ -4,7 +4,8 @@ Nothing says what such a file is, so everything is looked for and nothing guesse
 (`,` `;` or tab) by which the header gives electrodes, the decimal sign by the numbers, electrodes
 by their names, the unit by the header (`AF7 (uV)`), the sheet or the size of the numbers, the rate
 by the time stamps or the sheet. Traps: decimal commas, stamps in milliseconds, a stated rate that
-the stamps contradict, no header at all, electrodes in rows.
+the stamps contradict, no header at all, a header that only counts (0, 1, 2), electrodes in rows,
+several people or epochs below each other, and tables of a headset's motion, pulse or markers.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remit.errors import RemitError, some_of
 from remit.files import sha256_of
@@ -27,20 +29,22 @@ if TYPE_CHECKING:
 
     from remit.recordings.recording import Recording, Segment
 
-DELIMITERS = (",", ";", "\t")
 # Hz; what amplifiers and headsets sample at. 250 and 256 are further apart than clocks err.
 DEVICE_RATES = (
     *(128.0, 160.0, 200.0, 220.0, 250.0, 256.0, 300.0, 400.0, 500.0, 512.0, 600.0),
     *(1000.0, 1024.0, 1200.0, 2000.0, 2048.0, 5000.0),
 )
+# Without a device's own rate or a stated one, faster stamps are in minutes or the like.
+FASTEST_UNKNOWN_HZ = 5500.0
 RATE_TOLERANCE = 0.005  # of a stated rate, before the stamps contradict it
 SECONDS = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("min", "minute", "minutes"), 60.0),
     **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 1e-3),
     **dict.fromkeys(("us", "µs", "μs", "usec", "microsecond", "microseconds"), 1e-6),
     **dict.fromkeys(("ns", "nsec", "nanosecond", "nanoseconds"), 1e-9),
 }
-# Shaped as an electrode's name: a light look, for the montage takes a second to load.
+# Shaped as an electrode's name.
 _ELECTRODE = re.compile(
     r"^(?:(?:eeg|raw)[\s_:.-]*)?(?:fp|af|aff|f|ff|ft|fc|c|t|cp|tp|p|po|o|i|a|m)p?(?:z|\d{1,2})(?=$|[\s_.-])",
     re.IGNORECASE,
@@ -50,25 +54,27 @@ _TIME = re.compile(
     rf"(?:[ _]*[(\[]?\s*({'|'.join(SECONDS)})\s*[)\]]?)?$",
     re.IGNORECASE,
 )
-_CHANNEL = re.compile(r"^(?:eeg|ch|chan|channel)[ _.]?\d+$", re.IGNORECASE)
+# Numbered channels or a device's sockets (BioSemi A1, EGI E1): channel_names can name them.
+_CHANNEL = re.compile(r"^(?:eeg|ch|chan|(?:exg )?channel|[a-h])[ _.-]?\d+$", re.IGNORECASE)
+_NO_EEG = re.compile(
+    r"^(?:(?:acc|accel|accelerometer|gyro|gyroscope|mag)[ _.]?[xyz]?|[xyz]|ppg[ _.]?\w*|optics\d*)$",
+    re.IGNORECASE,
+)
+# What Mind Monitor writes and nobody else: contact, and RAW columns of a Muse.
+_MIND_MONITOR = re.compile(
+    r"^(?:headbandon|hsi_.*|raw_(?:tp9|tp10|af7|af8|fp1|fp2))$", re.IGNORECASE
+)
+_PERSON = re.compile(
+    r"^(?:(?:subject|subj|sub|participant|patient|person|user)(?:id|number|no|nr)?|id)$"
+)
+_EPOCH = re.compile(
+    r"^(?:epoch|trial|segment|window|block|run|session)s?(?:id|index|number|no|nr)?$"
+)
 _UNIT = re.compile(r"^(.*?)\s*[(\[]\s*([^)\]]*?)\s*[)\]]$|^(.*?)[ _]([uµμmn]?V)$", re.IGNORECASE)
-_COMMA_NUMBER = re.compile(r"^[+-]?\d*,\d+(?:e[+-]?\d+)?$", re.IGNORECASE)
-_BOTH = re.compile(r"^[+-]?\d[\d.,]*(?:\.\d*,|,\d*\.)[\d.,]*$")
-_SEPARATOR = re.compile(r"^sep=(.)$")  # a line that spreadsheets put before a table
 _LOOK_LINES = 64
+_FEWEST_ROWS = 32  # fewer rows say nothing, whatever their names
 _ROWS_FROM = 32  # cells: a row that begins like an electrode and is shorter may be a person's
 MUSE_ORDER = ("timestamps", "TP9", "AF7", "AF8", "TP10", "AUX")
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How a table is written: its names, and how many lines and which signs come before them."""
-
-    delimiter: str
-    decimal: str
-    header_lines: int
-    header: tuple[str, ...]  # empty where the first line is numbers already
-    lines: tuple[str, ...]  # the first few after the header
 
 
 @dataclass
@@ -80,37 +86,108 @@ class _Parts:
     units: dict[str, str] = field(default_factory=dict)
     time: int | None = None
     seconds: float | None = None  # in one unit of the time column, where its name says so
+    person: list[int] = field(default_factory=list)  # columns that say whose the row is
+    epoch: list[int] = field(default_factory=list)  # columns that number stretches of rows
 
 
 def matches(path: Path) -> bool:
-    """Whether the first lines look like EEG: electrodes, or numbers only."""
-    lines = [line for line in table.head(path) if line.strip() and not _SEPARATOR.match(line)][:3]
+    """Whether the first lines look like EEG: electrodes, numbered channels, or numbers only.
+
+    Those without electrodes can be read with `channel_names` alone, which are not known here.
+    Raises RemitError for a table of motion, pulse or markers, for Mind Monitor's columns under a
+    header that is not its own, and for numbers in too few rows.
+    """
+    lines = table.head(path)
+    first, stated = table.first_line(lines)
+    lines = [line for line in lines[first:] if line.strip()]
     if not lines:
         return False
-    for delimiter in DELIMITERS:
-        rows = [[_bare(cell)[0] for cell in table.cells(line, delimiter)] for line in lines]
+    names: list[str] = []
+    for delimiter in (stated,) if stated else table.DELIMITERS:
+        rows = [table.cells(line, delimiter) for line in lines[:3]]
         if not rows[0]:
             continue
-        if any(_ELECTRODE.match(cell) for cell in rows[0]):
+        if _names_electrodes(rows[0]):
+            _refuse_mind_monitor(path, rows[0])
             return True
-        if len(rows) > 1 and len(rows[1]) > _ROWS_FROM and _ELECTRODE.match(rows[1][0]):
+        if len(rows) > 1 and len(rows[1]) > _ROWS_FROM and _names_electrodes(rows[1][:1]):
             return True
-        if len(rows[0]) > 1 and all(_number(cell, delimiter) for cell in rows[0]):
-            return True
-        named = any(_CHANNEL.match(cell) or _time_unit(cell) is not None for cell in rows[0])
         body = rows[1] if len(rows) > 1 else []
-        if named and len(body) > 1 and all(_number(cell, delimiter) for cell in body[1:]):
+        if len(rows[0]) > 1 and _counts(rows[0]):
+            if len(body) == len(rows[0]) and all(_number(cell, delimiter) for cell in body):
+                return True
+        elif len(rows[0]) > 1 and all(_number(cell, delimiter) for cell in rows[0]):
+            _refuse_few(path, lines)
             return True
+        numbered = any(_CHANNEL.match(_bare(cell)[0]) for cell in rows[0])
+        if numbered and len(body) > 1 and all(_number(cell, delimiter) for cell in body[1:]):
+            return True
+        if any(_time_unit(cell) is not None or _NO_EEG.match(cell) for cell in rows[0]):
+            names = rows[0] if len(rows[0]) > len(names) else names
+    if len(names) > 1:
+        raise _no_electrode(path, names)
     return False
+
+
+def _names_electrodes(cells: Sequence[str]) -> bool:
+    from remit.recordings.channels import electrodes
+
+    bare = [_bare(cell)[0] for cell in cells if not table.is_number(cell)]
+    return any(electrodes(bare))
+
+
+def _counts(cells: Sequence[str]) -> bool:
+    """Whether a first row is what pandas calls columns without names: 0, 1, 2, or '', 0, 1."""
+    counted = cells[1:] if not cells[0] else cells
+    if not all(table.is_number(cell) for cell in counted):
+        return False
+    numbers = [float(cell) for cell in counted]
+    return not cells[0] or numbers in (
+        [float(number) for number in range(len(numbers))],
+        [float(number) for number in range(1, len(numbers) + 1)],
+    )
+
+
+def _refuse_mind_monitor(path: Path, header: Sequence[str]) -> None:
+    found = [name for name in header if _MIND_MONITOR.match(name)]
+    if found:
+        raise RemitError(
+            f"{path}: has Mind Monitor's columns ({table.listed(found, 4)}) under a header that is "
+            "not Mind Monitor's or muse-lsl's; expected its time column to be 'TimeStamp', so that "
+            "contact is read too; use the file as the app wrote it, or rename that column."
+        )
+
+
+def _refuse_few(path: Path, lines: Sequence[str]) -> None:
+    whole = sum(map(len, lines)) < table.HEAD_BYTES // 4  # else what was looked at may be cut
+    if whole and len(lines) < _FEWEST_ROWS:
+        raise RemitError(
+            f"{path}: holds {len(lines)} rows of numbers without names; expected a recording, one "
+            "row per sample or the electrode's name at the start of each row; leave it out."
+        )
+
+
+def _no_electrode(path: Path, names: Sequence[str]) -> RemitError:
+    other = [name for name in names if _NO_EEG.match(name)]
+    if other:
+        return RemitError(
+            f"{path}: holds motion or pulse ({table.listed(other, 4)}) and no EEG; expected columns "
+            "of electrodes such as AF7; leave it out."
+        )
+    return RemitError(
+        f"{path}: its header names no electrode ({table.listed(names, 4)}); expected 10-10 names "
+        "such as AF7; leave it out, or rename the columns if they are EEG."
+    )
 
 
 def read(row: SheetRow, options: ReaderOptions) -> Recording:
     """The electrodes in a table of numbers.
 
     `options.channel_names` gives one name for each column of a file without names; those that are
-    no electrode are left out. `options.sampling_rate` is needed where there is no time column.
-    Raises RemitError for what is not stated and cannot be told, for a stated rate or unit that the
-    file contradicts, and for what `table` and `clock` refuse.
+    no electrode are left out. Where the file has names, they must be the same.
+    `options.sampling_rate` is needed where there is no time column.
+    Raises RemitError for what is not stated and cannot be told, for a stated rate, unit or name
+    that the file contradicts, for rows of several people, and for what `table` and `clock` refuse.
     """
     import numpy as np
 
@@ -124,13 +201,16 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
     layout = _layout(path, options)
     notes = list(text.notes)
     if _in_rows(layout):
-        parts, found = _read_rows(text, layout)
+        parts, found = _read_rows(text, layout, options)
         notes.append("The electrodes are in rows; the table is turned.")
     else:
         parts, found = _read_columns(text, layout, options)
     by_channel, empty = table.without_empty(parts.by_channel, found, parts.names, source)
     signal_CS = np.stack([found[index] for index in by_channel.values()])
-    rate, whole, told = _timing(path, parts, found, signal_CS, options)
+    _refuse_people(path, parts, found)
+    changes, counted = _changes(parts, found)
+    rate, whole, told = _timing(path, parts, found, signal_CS, options, changes)
+    whole = _split(whole, changes, rate)
     segments, kept_S, missing = cut_missing(whole, np.isnan(signal_CS).any(axis=0), rate)
     if not kept_S.all():
         signal_CS = signal_CS[:, kept_S]
@@ -155,7 +235,7 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
         left_out=tuple(
             name for index, name in enumerate(parts.names) if name and index not in used
         ),
-        notes=(*notes, *empty, *told, *missing, *scaled),
+        notes=(*notes, *empty, *counted, *told, *missing, *scaled),
     )
 
 
@@ -163,7 +243,7 @@ def _number(cell: str, delimiter: str) -> bool:
     return (
         cell in table.MISSING
         or table.is_number(cell)
-        or (delimiter != "," and bool(_COMMA_NUMBER.match(cell)))
+        or (delimiter != "," and table.is_comma_number(cell))
     )
 
 
@@ -178,7 +258,7 @@ def _bare(cell: str) -> tuple[str, str]:
 
 def _time_unit(cell: str) -> str | None:
     """The unit that the name of a time column states, '' for none; None where it is no time."""
-    if cell.strip().lower() in SECONDS:
+    if cell.strip().lower() in SECONDS and cell.strip().lower() != "min":  # may be a minimum
         return cell.strip().lower()
     found = _TIME.match(cell.strip())
     if not found:
@@ -186,22 +266,23 @@ def _time_unit(cell: str) -> str | None:
     return (found[1] or "").lower()
 
 
-def _layout(path: Path, options: ReaderOptions) -> _Layout:
+def _layout(path: Path, options: ReaderOptions) -> table.Start:
     lines = table.head(path)
-    blank = next((count for count, line in enumerate(lines) if line.strip()), 0)
-    first = lines[blank]
-    stated = _SEPARATOR.match(first)
-    if stated:
-        blank += 1
-        first = lines[blank] if blank < len(lines) else ""
-    delimiter = stated[1] if stated else _delimiter(path, first, lines[blank + 1 :], options)
+    before, stated = table.first_line(lines)
+    if before == len(lines):
+        raise RemitError(
+            f"{path}: holds blank lines only; expected a table; copy it again or leave it out."
+        )
+    first = lines[before]
+    delimiter = stated or _delimiter(path, first, lines[before + 1 :], options)
     found = table.cells(first, delimiter)
     headless = len(found) > 0 and all(_number(cell, delimiter) for cell in found)
-    after = [line for line in lines[blank + (not headless) :] if line.strip()][:_LOOK_LINES]
-    return _Layout(
+    headless = headless and not (len(found) > 1 and _counts(found))
+    after = [line for line in lines[before + (not headless) :] if line.strip()][:_LOOK_LINES]
+    return table.Start(
         delimiter,
-        _decimal(path, after, delimiter),
-        blank if headless else blank + 1,
+        table.decimal_sign(path, after, delimiter),
+        before if headless else before + 1,
         () if headless else tuple(found),
         tuple(after),
     )
@@ -209,7 +290,7 @@ def _layout(path: Path, options: ReaderOptions) -> _Layout:
 
 def _delimiter(path: Path, first: str, rest: Sequence[str], options: ReaderOptions) -> str:
     """The sign between cells: the one by which the first line makes most sense."""
-    there = [each for each in DELIMITERS if each in first]
+    there = [each for each in table.DELIMITERS if each in first]
     if len(there) < 2:
         return there[0] if there else ","
     score: dict[str, int] = {}
@@ -225,31 +306,15 @@ def _delimiter(path: Path, first: str, rest: Sequence[str], options: ReaderOptio
     best = max(score.values())
     chosen = [each for each in there if score[each] == best]
     if len(chosen) > 1 or not best:
-        listed = " and ".join("tab" if each == "\t" else f"'{each}'" for each in chosen)
+        signs = " and ".join("tab" if each == "\t" else f"'{each}'" for each in chosen)
         raise RemitError(
-            f"{path}: the first line can be split at {listed} alike; expected one sign between "
+            f"{path}: the first line can be split at {signs} alike; expected one sign between "
             "cells; export it again with one."
         )
     return chosen[0]
 
 
-def _decimal(path: Path, lines: Sequence[str], delimiter: str) -> str:
-    if delimiter == ",":
-        return "."
-    found = [cell for line in lines for cell in table.cells(line, delimiter)]
-    comma = next((cell for cell in found if _COMMA_NUMBER.match(cell)), None)
-    point = next((cell for cell in found if "." in cell and table.is_number(cell)), None)
-    both = next((cell for cell in found if _BOTH.match(cell)), None)
-    if both or (comma and point):
-        shown = f"'{both}'" if both else f"'{comma}' and '{point}'"
-        raise RemitError(
-            f"{path}: its numbers have commas and points ({shown}); expected one decimal sign and "
-            "no other; export it again without a sign between thousands."
-        )
-    return "," if comma else "."
-
-
-def _in_rows(layout: _Layout) -> bool:
+def _in_rows(layout: table.Start) -> bool:
     """Whether electrodes are in rows: a name and then numbers."""
     for line in (layout.delimiter.join(layout.header), *layout.lines[:2]):
         found = table.cells(line, layout.delimiter)
@@ -258,42 +323,72 @@ def _in_rows(layout: _Layout) -> bool:
     return False
 
 
-def _add(path: Path, parts: _Parts, index: int, cell: str) -> None:
-    """Find out what a column (or row) of this name is."""
-    from remit.recordings.channels import canonical
+def _add(path: Path, parts: _Parts, index: int, cell: str, channel: str | None) -> None:
+    """Find out what a column (or row) of this name is; `channel` is its electrode."""
     from remit.recordings.units import parse
 
-    bare, unit = _bare(cell)
-    channel = canonical(bare) if bare else None
     if channel is not None:
         if channel in parts.by_channel:
             raise RemitError(
-                f"{path}: '{parts.names[parts.by_channel[channel]]}' and '{cell}' are both "
-                f"{channel}; expected each electrode once; rename or remove one."
+                f"{path}: '{table.shown(parts.names[parts.by_channel[channel]])}' and "
+                f"'{table.shown(cell)}' are both {channel}; expected each electrode once; rename "
+                "or remove one."
             )
         parts.by_channel[channel] = index
+        unit = _bare(cell)[1]
         if unit and parse(unit) is not None:
             parts.units[channel] = unit
         return
+    plain = re.sub(r"[\W_]+", "", cell).lower()
+    if _PERSON.match(plain):
+        parts.person.append(index)
+    elif _EPOCH.match(plain):
+        parts.epoch.append(index)
     time = _time_unit(cell)
     if time is None:
         return
     if parts.time is not None:
         raise RemitError(
-            f"{path}: '{parts.names[parts.time]}' and '{cell}' are both times; expected one; "
-            "rename or remove the other."
+            f"{path}: '{table.shown(parts.names[parts.time])}' and '{table.shown(cell)}' are both "
+            "times; expected one; rename or remove the other."
         )
     parts.time, parts.seconds = index, SECONDS.get(time)
 
 
+def _parts(path: Path, names: Sequence[str]) -> _Parts:
+    """What the columns (or rows) of these names are."""
+    from remit.recordings.channels import electrodes
+
+    parts = _Parts(list(names))
+    channels = electrodes([_bare(cell)[0] for cell in names])
+    for index, (cell, channel) in enumerate(zip(names, channels, strict=True)):
+        _add(path, parts, index, cell, channel)
+    return parts
+
+
+def _check_names(path: Path, parts: _Parts, options: ReaderOptions) -> None:
+    """Refuse stated names that are not those in the file."""
+    from remit.recordings.channels import electrodes
+
+    if options.channel_names is None:
+        return
+    stated = [channel for channel in electrodes(options.channel_names) if channel]
+    if stated != list(parts.by_channel):
+        raise RemitError(
+            f"{path}: the file names the electrodes {table.listed(parts.by_channel)}, but "
+            f"channel_names states {table.listed(options.channel_names)}; expected the same in the "
+            "same order; correct channel_names or remove it."
+        )
+
+
 def _read_columns(
-    text: table.Text, layout: _Layout, options: ReaderOptions
+    text: table.Text, layout: table.Start, options: ReaderOptions
 ) -> tuple[_Parts, dict[int, np.ndarray]]:
     path = text.path
     stated = options.channel_names
-    parts = _Parts(list(layout.header))
-    for index, cell in enumerate(parts.names):
-        _add(path, parts, index, cell)
+    parts = _parts(path, layout.header)
+    if parts.by_channel:
+        _check_names(path, parts, options)
     if not parts.by_channel:
         count = len(layout.header or table.cells(layout.lines[0], layout.delimiter))
         if stated is None:
@@ -301,27 +396,26 @@ def _read_columns(
             example = "timestamps,AF7,AF8" if count > 6 else ",".join(MUSE_ORDER[:count])
             muse = " (the order of muse-lsl)" if count in (5, 6) else ""
             raise RemitError(
-                f"{path}: {what} ({some_of(layout.header or layout.lines[:1], 4)}); expected 10-10 "
+                f"{path}: {what} ({table.listed(layout.header or layout.lines[:1], 4)}); expected 10-10 "
                 f"names; state one for each of its {count} columns as channel_names in the cohort "
                 f"sheet or cohorts.<name>.channel_names, such as {example}{muse}."
             )
         if len(stated) != count:
             raise RemitError(
                 f"{path}: has {count} columns, but channel_names states {len(stated)} "
-                f"({some_of(stated)}); expected one name for each column, the time too; correct "
+                f"({table.listed(stated)}); expected one name for each column, the time too; correct "
                 "channel_names."
             )
-        parts = _Parts(list(stated))
-        for index, cell in enumerate(parts.names):
-            _add(path, parts, index, cell)
+        parts = _parts(path, stated)
     if not parts.by_channel:
         raise RemitError(
-            f"{path}: no column is an EEG electrode ({some_of(parts.names)}); expected 10-10 names "
+            f"{path}: no column is an EEG electrode ({table.listed(parts.names)}); expected 10-10 names "
             "such as AF7; correct the header or channel_names."
         )
     kinds: dict[int, table.Kind] = dict.fromkeys(parts.by_channel.values(), "sample")
     if parts.time is not None:
         kinds[parts.time] = _time_kind(path, layout, parts)
+    kinds |= dict.fromkeys([*parts.person, *parts.epoch], "text")
     return parts, table.columns(
         text,
         parts.names,
@@ -332,7 +426,7 @@ def _read_columns(
     )
 
 
-def _time_kind(path: Path, layout: _Layout, parts: _Parts) -> table.Kind:
+def _time_kind(path: Path, layout: table.Start, parts: _Parts) -> table.Kind:
     index = parts.time or 0
     shown = [table.cells(line, layout.delimiter) for line in layout.lines]
     cell = next((found[index] for found in shown if index < len(found)), "")
@@ -343,48 +437,53 @@ def _time_kind(path: Path, layout: _Layout, parts: _Parts) -> table.Kind:
     if not cell or table.is_number(cell, layout.decimal):
         return "number"
     raise RemitError(
-        f"{path}: the times in column {parts.names[index]} are such as '{cell[:40]}'; expected "
-        "seconds, or a date and time such as 2018-11-22 17:21:18.123; export them so."
+        f"{path}: the times in column {table.shown(parts.names[index])} are such as "
+        f"'{table.shown(cell, 40)}'; expected seconds, or a date and time such as 2018-11-22 17:21:18.123; export them so."
     )
 
 
-def _read_rows(text: table.Text, layout: _Layout) -> tuple[_Parts, dict[int, np.ndarray]]:
+def _read_rows(
+    text: table.Text, layout: table.Start, options: ReaderOptions
+) -> tuple[_Parts, dict[int, np.ndarray]]:
     """A table with one row per electrode: its name, then its samples."""
     import numpy as np
 
     path = text.path
-    parts = _Parts([])
-    found: dict[int, np.ndarray] = {}
-    width = 0
+    before = layout.header_lines - bool(layout.header)
+    rows: list[tuple[int, list[str]]] = []
     for number, line in text.lines():
-        cells = table.cells(line, layout.delimiter) if line.strip() else []
-        if not cells or _SEPARATOR.match(line):
+        if number <= before or not line.strip():
             continue
-        index = len(parts.names)
-        parts.names.append(cells[0])
-        _add(path, parts, index, cells[0])
-        known = index in parts.by_channel.values() or index == parts.time
-        width = width or len(cells)
-        if len(cells) != width:
+        cells = table.cells(line, layout.delimiter)
+        rows.append((number, cells))
+        if len(cells) != len(rows[0][1]):
             raise RemitError(
-                f"{path} line {number}: {len(cells)} cells; expected {width} as in the first row; "
-                "repair or remove this row."
+                f"{path} line {number}: {len(cells)} cells; expected {len(rows[0][1])} as in the "
+                "first row; repair or remove this row."
             )
-        wrong = [cell for cell in cells[1:] if not _number(cell, layout.delimiter)]
+    parts = _parts(path, [cells[0] for _, cells in rows])
+    parts.person, parts.epoch = [], []
+    _check_names(path, parts, options)
+    found: dict[int, np.ndarray] = {}
+    for index, (number, cells) in enumerate(rows):
+        known = index in parts.by_channel.values() or index == parts.time
+        name = table.shown(cells[0])
+        wrong = next((cell for cell in cells[1:] if not _number(cell, layout.delimiter)), None)
         if not known:
-            values = [] if wrong else _values(cells[1:], layout)
+            values = _values(cells[1:], layout) if index == 0 and wrong is None else []
+            width = len(cells)
             counted = values in (list(range(width - 1)), list(range(1, width)))
-            if index == 0 and values and not counted:
+            if values and not counted:
                 raise RemitError(
-                    f"{path}: the electrodes are in rows, and the first row ('{cells[0]}', "
-                    f"{cells[1]}, ...) may be times or not; expected 'time (s)' as its first cell "
-                    "where it is; rename or remove it."
+                    f"{path}: the electrodes are in rows, and the first row ('{name}', "
+                    f"{table.shown(cells[1])}, ...) may be times or not; expected 'time (s)' as its "
+                    "first cell where it is; rename or remove it."
                 )
             continue
-        if wrong:
+        if wrong is not None:
             raise RemitError(
-                f"{path} line {number}: row {cells[0]} holds '{wrong[0][:40]}'; expected numbers; "
-                "repair or remove this row."
+                f"{path} line {number}: row {name} holds '{table.shown(wrong, 40)}'; expected "
+                "numbers; repair or remove this row."
             )
         values_S = np.array(_values(cells[1:], layout))
         if index != parts.time:
@@ -392,17 +491,78 @@ def _read_rows(text: table.Text, layout: _Layout) -> tuple[_Parts, dict[int, np.
                 values_S = values_S.astype(np.float32)
         if np.isinf(values_S).any():
             raise RemitError(
-                f"{path} line {number}: row {cells[0]} holds an infinite number; expected numbers; "
+                f"{path} line {number}: row {name} holds an infinite number; expected numbers; "
                 "repair or remove this row."
             )
         found[index] = values_S
     return parts, found
 
 
-def _values(cells: Sequence[str], layout: _Layout) -> list[float]:
+def _values(cells: Sequence[str], layout: table.Start) -> list[float]:
     """Numbers of cells, NaN where one is missing."""
     pointed = [cell.replace(",", ".") for cell in cells] if layout.decimal == "," else cells
     return [math.nan if cell in table.MISSING else float(cell) for cell in pointed]
+
+
+def _refuse_people(path: Path, parts: _Parts, found: dict[int, Any]) -> None:
+    """Refuse a table whose rows belong to several people."""
+    for index in parts.person:
+        values = [table.decoded(value or b"").strip() for value in found[index]]
+        people = sorted(set(values).difference(table.MISSING))
+        changes = sum(one != two for one, two in pairwise(values))
+        if parts.names[index].strip().lower() == "id" and 2 * changes > len(values):
+            continue  # a number for each row
+        if len(people) > 1:
+            raise RemitError(
+                f"{path}: column {table.shown(parts.names[index])} names {len(people)} people "
+                f"({table.listed(people, 4)}); expected one recording of one; save each as a file "
+                "of its own."
+            )
+
+
+def _changes(parts: _Parts, found: dict[int, Any]) -> tuple[list[int], list[str]]:
+    """The first row of each further epoch, and a sentence for each column that numbers them."""
+    changes: set[int] = set()
+    notes = []
+    for index in parts.epoch:
+        values = [(value or b"").strip() for value in found[index]]
+        rows = [row for row in range(1, len(values)) if values[row] != values[row - 1]]
+        name = table.shown(parts.names[index])
+        if 2 * len(rows) > len(values):
+            notes.append(f"Column {name} changes with nearly every row and cuts nothing.")
+        elif rows:
+            notes.append(f"Column {name} changes {len(rows)} times; each change ends a segment.")
+            changes.update(rows)
+    return sorted(changes), notes
+
+
+def _split(whole: Sequence[Segment], changes: Sequence[int], rate: float) -> tuple[Segment, ...]:
+    """Segments cut at the first rows of epochs too."""
+    from remit.recordings.recording import Segment
+
+    cut = []
+    for segment in whole:
+        inside = [row for row in changes if segment.start < row < segment.stop]
+        for start, stop in zip([segment.start, *inside], [*inside, segment.stop], strict=True):
+            onset = segment.onset_seconds + (start - segment.start) / rate
+            cut.append(Segment(start, stop, round(onset, 6)))
+    return tuple(cut)
+
+
+def _one_clock(stamps_S: np.ndarray, changes: Sequence[int]) -> tuple[np.ndarray, list[str]]:
+    """Stamps that go on where those of an epoch begin anew, and a sentence on it."""
+    import numpy as np
+
+    anew = [row for row in changes if stamps_S[row] <= stamps_S[row - 1]]
+    if not anew:
+        return stamps_S, []
+    steps_S = np.diff(stamps_S)
+    shift_S = np.zeros_like(stamps_S)
+    shift_S[anew] = stamps_S[np.array(anew) - 1] - stamps_S[anew] + np.median(steps_S)
+    return stamps_S + np.cumsum(shift_S), [
+        f"The times begin anew at {len(anew)} of these changes: how much time passed there is "
+        "unknown, and what follows is placed directly behind."
+    ]
 
 
 def _timing(
@@ -411,6 +571,7 @@ def _timing(
     found: dict[int, np.ndarray],
     signal_CS: np.ndarray,
     options: ReaderOptions,
+    changes: Sequence[int],
 ) -> tuple[float, tuple[Segment, ...], list[str]]:
     """Rate and segments from the time column, or the stated rate; and what is to be said."""
     from remit.recordings.clock import measure
@@ -420,22 +581,30 @@ def _timing(
     if parts.time is None:
         if stated is None:
             raise RemitError(
-                f"{path}: has no time column ({some_of(parts.names)}) and no sampling rate is "
+                f"{path}: has no time column ({table.listed(parts.names)}) and no sampling rate is "
                 "stated; expected one of them; state sampling_rate in the cohort sheet or "
                 "cohorts.<name>.sampling_rate."
             )
         return stated, (Segment(0, signal_CS.shape[1], 0.0),), []
     name = parts.names[parts.time]
     stamps_S, notes = table.seconds(found[parts.time] * (parts.seconds or 1.0), str(path), name)
+    stamps_S, anew = _one_clock(stamps_S, changes)
     table.refuse_repeats(stamps_S, signal_CS, str(path))
     timing = measure(stamps_S, DEVICE_RATES if stated is None else (stated,), str(path))
+    known = DEVICE_RATES if stated is None else (timing.sampling_rate,)
+    if timing.sampling_rate > FASTEST_UNKNOWN_HZ and timing.sampling_rate not in known:
+        raise RemitError(
+            f"{path}: the times in column {table.shown(name)} give {timing.sampling_rate:.6g} Hz if "
+            "they are seconds; expected the rate of EEG; put their unit behind the column's name, "
+            "such as 'time (min)', or state sampling_rate."
+        )
     if stated is not None and abs(timing.sampling_rate / stated - 1) > RATE_TOLERANCE:
         raise RemitError(
-            f"{path}: the times in column {name} give {timing.sampling_rate:.6g} Hz, but "
+            f"{path}: the times in column {table.shown(name)} give {timing.sampling_rate:.6g} Hz, but "
             f"sampling_rate states {stated:g}; expected them to agree; correct sampling_rate or "
             "remove it."
         )
-    return timing.sampling_rate, timing.segments, [*notes, *timing.notes]
+    return timing.sampling_rate, timing.segments, [*notes, *anew, *timing.notes]
 
 
 def _unit(path: Path, parts: _Parts, options: ReaderOptions) -> str | None:
@@ -446,11 +615,11 @@ def _unit(path: Path, parts: _Parts, options: ReaderOptions) -> str | None:
     scales = {parse(unit) for unit in said}
     some = 0 < len(parts.units) < len(parts.by_channel)
     if len(scales) > 1 or some:
-        listed = some_of(
+        each = some_of(
             f"{channel} {parts.units.get(channel, 'none')}" for channel in parts.by_channel
         )
         raise RemitError(
-            f"{path}: the header states different units ({listed}); expected one for all EEG "
+            f"{path}: the header states different units ({each}); expected one for all EEG "
             "columns; correct the header."
         )
     if not said:
@@ -458,7 +627,7 @@ def _unit(path: Path, parts: _Parts, options: ReaderOptions) -> str | None:
     unit = sorted(said)[0]
     if options.units and parse(options.units) not in scales:
         raise RemitError(
-            f"{path}: the header states '{unit}', but units states '{options.units}'; expected "
+            f"{path}: the header states '{unit}', but units states '{table.shown(options.units)}'; expected "
             "them to agree; correct units or remove it."
         )
     return unit
@@ -476,7 +645,9 @@ READER = Reader(
         "the rate from a time column (seconds, ms, µs, dates) or from sampling_rate",
         "the unit from the header, units, or the size of the numbers",
         "commas, semicolons and tabs; decimal commas; Latin-1, UTF-8 and UTF-16",
-        "names from channel_names where there is no header",
+        "blank lines and 'sep=;' before the header; columns that pandas numbered",
+        "names from channel_names where there is no header, or one of numbered channels",
+        "a column of epochs, trials or segments (a change ends a segment)",
         "rows without a sample (they end a segment)",
         "plain, .gz or the only CSV in a .zip",
     ),
@@ -484,6 +655,12 @@ READER = Reader(
         "no header and no channel_names",
         "no time column and no sampling_rate",
         "a rate or unit stated otherwise than in the file",
+        "channel_names that contradict the header",
+        "a rate above 5.5 kHz that is neither stated nor a device's",
+        "rows of several people (a column of participants)",
+        "motion, pulse, markers, or a header without an electrode or a numbered channel",
+        "Mind Monitor's columns under another header",
+        "a gzip or zip file whose checksum is wrong, even with allow_truncated",
         "two decimal signs, two delimiters, two time columns",
         "two columns of one electrode",
         "text or infinity where a number belongs, with its line",

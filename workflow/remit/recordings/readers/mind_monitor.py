@@ -9,6 +9,7 @@ Columns vary by version and device: `TimeStamp`, band powers (`Delta_TP9` ...), 
 - Events (blinks, markers) are rows of their own without samples.
 - Rows of samples may have a cell less than the header, for nothing is in `Elements`.
 - RAW values are 0 to about 1682 µV around some 800; a high-pass takes the offset off.
+- A spreadsheet writes it with `;`, decimal commas, `sep=;` or a blank line before the header.
 - A spreadsheet that opened and saved the file leaves `51:54.6` of the time.
 
 `HeadBandOn` (1, 0) and `HSI_...` (1 good, 2 medium, 4 bad) become `worn_S` and `contact_CS`.
@@ -33,19 +34,24 @@ if TYPE_CHECKING:
     from remit.recordings.recording import Recording
 
 TIME = "timestamp"
+TIMES = (TIME, "timestamps")  # the second is muse-lsl's, unless the headset's word stands beside it
 RAW, HSI = "raw_", "hsi_"
 WORN, EVENTS = "headbandon", "elements"
 BANDS = ("delta_", "theta_", "alpha_", "beta_", "gamma_")
 DEVICE_RATES = (256.0, 220.0)  # Hz: Muse 2016 and later; Muse 2014
 WORST_CONTACT = 2.0  # HSI of 1 is good, 2 is medium, 4 is bad
-_LOOK_LINES = 64
 
 
 def matches(path: Path) -> bool:
     """Whether the first line names `TimeStamp` and a RAW, band, HSI or HeadBandOn column."""
-    names = [name.lower() for name in table.cells(table.head(path)[0])]
-    return TIME in names and any(
-        name == WORN or name.startswith((RAW, HSI, *BANDS)) for name in names
+    return table.start(path, _is_header) is not None
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    names = [name.lower() for name in cells]
+    telling = (RAW, HSI, *BANDS) if TIME in names else (HSI,)
+    return any(time in names for time in TIMES) and any(
+        name == WORN or name.startswith(telling) for name in names
     )
 
 
@@ -59,26 +65,39 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
 
     from remit.recordings.clock import cut_missing, measure
     from remit.recordings.recording import Recording
+    from remit.recordings.units import UNSTATED, parse
 
     path = Path(row.path)
     source = str(path)
     text = table.load(path, options.allow_truncated)
-    lines = [line for line in table.head(path) if line]
-    header = table.cells(lines[0])
+    start = table.start(path, _is_header)
+    if start is None:
+        raise RemitError(
+            f"{path}: its first line is no header of Mind Monitor; expected 'TimeStamp' and columns "
+            "such as RAW_TP9; check what program wrote it."
+        )
+    header = list(start.header)
     named = _named(path, header)
     by_channel = _electrodes(path, header, RAW)
     if not by_channel:
         raise RemitError(
-            f"{path}: has no RAW columns, only {some_of(header[:4])} ...; expected RAW_TP9 and the "
+            f"{path}: has no RAW columns, only {table.listed(header[:4])} ...; expected RAW_TP9 and the "
             "like: band powers are no EEG; record in Mind Monitor with RAW data switched on."
         )
-    shown = [table.cells(line) for line in lines[1:_LOOK_LINES]]
-    samples = [found for found in shown if not _is_event(found, by_channel.values())]
+    if (options.units or "").strip().lower() not in UNSTATED and parse(options.units or "") != 1.0:
+        raise RemitError(
+            f"{path}: units states '{table.shown(options.units or '')}', but Mind Monitor's RAW "
+            "columns are microvolts; expected them to agree; correct units or remove it."
+        )
+    shown = [table.cells(line, start.delimiter) for line in start.lines]
+    samples = [found for found in shown if not _is_event(found, by_channel.values(), start.decimal)]
     width = _width(header, samples, by_channel.values())
     contact = {
         channel: index for channel, index in _electrodes(path, header, HSI).items() if index < width
     }
-    kinds: dict[int, table.Kind] = {named[TIME]: _time_kind(path, samples or shown, named[TIME])}
+    kinds: dict[int, table.Kind] = {
+        named[TIME]: _time_kind(path, samples or shown, named[TIME], start.decimal)
+    }
     kinds |= dict.fromkeys(by_channel.values(), "sample")
     kinds |= dict.fromkeys(contact.values(), "sample")
     if named.get(WORN, width) < width:
@@ -89,25 +108,34 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
 
     def leave_out(found: list[str]) -> bool:
         """Whether an odd row is an event; pyarrow asks, and so does the search for an error."""
-        if not _is_event(found, by_channel.values()):
+        if not _is_event(found, by_channel.values(), start.decimal):
             return False
         events.append(next((cell for cell in reversed(found) if cell), ""))
         return True
 
-    found = table.columns(text, header, kinds, width=width, leave_out=leave_out)
+    found = table.columns(
+        text,
+        header,
+        kinds,
+        header_lines=start.header_lines,
+        delimiter=start.delimiter,
+        decimal=start.decimal,
+        width=width,
+        leave_out=leave_out,
+    )
     raw_CS = np.stack([found[index] for index in by_channel.values()])
     if named.get(EVENTS) in found:
-        marks = found[named[EVENTS]]
-        marked_S = np.array([bool(mark and mark.strip()) for mark in marks])
+        marks = [table.decoded(mark or b"").strip() for mark in found[named[EVENTS]]]
+        marked_S = np.array([mark not in table.MISSING for mark in marks])
         event_S = marked_S & np.isnan(raw_CS).all(axis=0)
-        events += [table.decoded(marks[index]).strip() for index in np.flatnonzero(marked_S)]
+        events += [marks[index] for index in np.flatnonzero(marked_S)]
         if event_S.any():
             found = {
                 index: values[~event_S] for index, values in found.items() if index != named[EVENTS]
             }
     if not found[named[TIME]].size:
         raise RemitError(
-            f"{path}: holds events only ({some_of(events, 3)}); expected rows of samples; leave "
+            f"{path}: holds events only ({table.listed(events, 3)}); expected rows of samples; leave "
             "this recording out."
         )
     stamps_S, notes = table.seconds(found[named[TIME]], source, header[named[TIME]])
@@ -152,38 +180,42 @@ def read(row: SheetRow, options: ReaderOptions) -> Recording:
 
 def _named(path: Path, header: list[str]) -> dict[str, int]:
     """Position of the columns that are there once: time, headband, events."""
-    lower = [name.lower() for name in header]
+    lower = [TIME if name.lower() in TIMES else name.lower() for name in header]
     for name in (TIME, WORN, EVENTS):
         if lower.count(name) > 1:
             raise RemitError(
-                f"{path}: two columns are '{header[lower.index(name)]}'; expected one; rename or "
-                "remove one."
+                f"{path}: two columns are '{table.shown(header[lower.index(name)])}'; expected one; "
+                "rename or remove one."
             )
     return {name: lower.index(name) for name in (TIME, WORN, EVENTS) if name in lower}
 
 
 def _electrodes(path: Path, header: list[str], prefix: str) -> dict[str, int]:
     """Position of each column `prefix` + electrode, by the electrode's 10-10 name."""
-    from remit.recordings.channels import canonical
+    from remit.recordings.channels import electrodes
 
     by_channel: dict[str, int] = {}
-    for index, name in enumerate(header):
-        if not name.lower().startswith(prefix):
-            continue
-        channel = canonical(name[len(prefix) :])
+    places = [index for index, name in enumerate(header) if name.lower().startswith(prefix)]
+    channels = electrodes([header[index][len(prefix) :] for index in places])
+    for index, channel in zip(places, channels, strict=True):
         if channel in by_channel:
             raise RemitError(
-                f"{path}: two columns are '{name}' ({channel}); expected one; rename or remove one."
+                f"{path}: two columns are '{table.shown(header[index])}' ({channel}); expected one; "
+                "rename or remove one."
             )
         if channel:
             by_channel[channel] = index
     return by_channel
 
 
-def _is_event(found: list[str], samples: Any) -> bool:
-    """Whether a row has text behind its time and no samples."""
-    empty = all(index >= len(found) or not table.is_number(found[index]) for index in samples)
-    return empty and any(cell and not table.is_number(cell) for cell in found[1:])
+def _is_event(found: list[str], samples: Any, decimal: str) -> bool:
+    """Whether a row has text behind its time and no samples; 'null' is no text but a lack."""
+    empty = all(
+        index >= len(found) or not table.is_number(found[index], decimal) for index in samples
+    )
+    return empty and any(
+        cell not in table.MISSING and not table.is_number(cell, decimal) for cell in found[1:]
+    )
 
 
 def _width(header: list[str], samples: Sequence[list[str]], raw: Any) -> int:
@@ -194,15 +226,15 @@ def _width(header: list[str], samples: Sequence[list[str]], raw: Any) -> int:
     return usual if short and usual > max(raw) else len(header)
 
 
-def _time_kind(path: Path, samples: Sequence[list[str]], index: int) -> table.Kind:
+def _time_kind(path: Path, samples: Sequence[list[str]], index: int, decimal: str) -> table.Kind:
     cell = next((found[index] for found in samples if index < len(found)), "")
     kind = table.date_kind(cell)
     if kind is not None:
         return kind
-    if not cell or table.is_number(cell):
+    if not cell or table.is_number(cell, decimal):
         return "number"
     raise RemitError(
-        f"{path}: the time stamps are such as '{cell[:40]}'; expected a date and time such as "
+        f"{path}: the time stamps are such as '{table.shown(cell, 40)}'; expected a date and time such as "
         "2018-11-22 17:21:18.123; use the file as the app wrote it: a spreadsheet that saves it "
         "cuts the time."
     )
@@ -249,7 +281,7 @@ def _contact(
 def _event_note(events: list[str]) -> list[str]:
     if not events:
         return []
-    counted = Counter(" ".join(event.split())[:60] for event in events)
+    counted = Counter(table.shown(" ".join(event.split())) for event in events)
     # Sorted, for the parser's threads find them in any order.
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     listed = some_of(f"{event} ({count})" for event, count in ordered)
@@ -266,6 +298,7 @@ READER = Reader(
         "RAW channels by name, with their offset",
         "rate (256 or 220 Hz) and gaps from stamps in bursts",
         "HeadBandOn and HSI as contact",
+        "commas, semicolons and tabs; decimal commas; blank lines and 'sep=;' before the header",
         "events counted and left out, band powers and motion left out",
         "rows without a sample (they end a segment)",
         "plain, .gz or the only CSV in a .zip",
@@ -281,6 +314,9 @@ READER = Reader(
         "a row of another length",
         "two columns of one electrode",
         "a block of rows that is there twice",
+        "a rate or unit stated otherwise than in the file",
+        "two decimal signs",
+        "a gzip or zip file whose checksum is wrong, even with allow_truncated",
         "a zip with two CSVs, a zip bomb, a cut or encrypted archive",
     ),
 )
