@@ -15,7 +15,11 @@ class RemitError(Exception):
     """A problem the user can mend; its message is one line without a traceback."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+        line = " ".join(str(message).split())
+        # What a file calls itself may hold escape sequences, which a terminal would obey.
+        super().__init__(
+            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        )
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

@@ -479,6 +479,7 @@ MUSE = "TP9,AF7,AF8,TP10"
         ("time,marker\n0.5,blink\n1.5,blink\n", "names no electrode (time, marker)"),
         (table(eeg(), "time,a,b,c"), "names no electrode (time, a, b, c)"),
         ("1,2.5,3\n2,3,4\n3,4,5\n", "holds 3 rows of numbers without names"),
+        ("1,2\n3,4\n", "holds 2 rows of numbers without names"),
         (table(eeg(400, 4), f"When,{MUSE}").replace("TP9", "HSI_TP9"), "Mind Monitor's columns"),
         (table(eeg(400, 4), "When,HeadBandOn,AF7,AF8,TP10"), "(HeadBandOn) under a header"),
         (table(eeg(400, 4), "time,RAW_TP9,AF7,AF8,TP10"), "(RAW_TP9) under a header"),

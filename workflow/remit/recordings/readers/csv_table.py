@@ -115,6 +115,7 @@ def matches(path: Path) -> bool:
         body = rows[1] if len(rows) > 1 else []
         if len(rows[0]) > 1 and _counts(rows[0]):
             if len(body) == len(rows[0]) and all(_number(cell, delimiter) for cell in body):
+                _refuse_few(path, lines)
                 return True
         elif len(rows[0]) > 1 and all(_number(cell, delimiter) for cell in rows[0]):
             _refuse_few(path, lines)
@@ -438,7 +439,8 @@ def _time_kind(path: Path, layout: table.Start, parts: _Parts) -> table.Kind:
         return "number"
     raise RemitError(
         f"{path}: the times in column {table.shown(parts.names[index])} are such as "
-        f"'{table.shown(cell, 40)}'; expected seconds, or a date and time such as 2018-11-22 17:21:18.123; export them so."
+        f"'{table.shown(cell, 40)}'; expected seconds, or a date and time such as "
+        "2018-11-22 17:21:18.123; export them so."
     )
 
 
