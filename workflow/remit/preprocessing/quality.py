@@ -21,6 +21,7 @@ _FLAT_LAG_SECONDS = 0.002
 # A value is a rail, too, when it makes up this part of the outermost hundredth or thousandth.
 _RAIL_PART = 0.5
 _FEWEST_AT_RAIL = 5
+_SORTED_SAMPLES = 50_000
 # Packets of a device have up to this many samples (Muse: 12); a repeated one is looked for.
 _LONGEST_PACKET = 32
 _SHORTEST_PACKET = 6
@@ -54,26 +55,26 @@ def rails(pieces: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
         return None, None
     at_low = sum(int(np.count_nonzero(piece_S == low)) for piece_S in pieces)
     at_high = sum(int(np.count_nonzero(piece_S == high)) for piece_S in pieces)
+    if at_low > 1 and at_high > 1:
+        return low, high
+    total = sum(len(piece_S) for piece_S in pieces)
+    stride = max(1, total // _SORTED_SAMPLES)
+    sorted_S = np.sort(np.concatenate([piece_S[::stride] for piece_S in pieces]))
     return (
-        low if at_low > 1 else _rail(pieces, upper=False),
-        high if at_high > 1 else _rail(pieces, upper=True),
+        low if at_low > 1 else _rail(sorted_S),
+        high if at_high > 1 else _rail(sorted_S[::-1]),
     )
 
 
-def _rail(pieces: Sequence[np.ndarray], upper: bool) -> float | None:
-    """The value that makes up half of the outermost hundredth or thousandth of the samples."""
-    signal_S = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+def _rail(sorted_S: np.ndarray) -> float | None:
+    """The value that makes up half of the first hundredth or thousandth of sorted samples."""
     for part in (0.01, 0.001):
-        count = int(len(signal_S) * part)
-        if count < _FEWEST_AT_RAIL:
+        outer_S = sorted_S[: int(len(sorted_S) * part)]
+        if len(outer_S) < _FEWEST_AT_RAIL:
             break
-        place = len(signal_S) - count if upper else count - 1
-        edge = np.partition(signal_S, place)[place]
-        outer_S = signal_S[signal_S >= edge] if upper else signal_S[signal_S <= edge]
         values, counts = np.unique(outer_S, return_counts=True)
         most = int(np.argmax(counts))
-        alone = edge == signal_S.min() if upper else edge == signal_S.max()
-        if counts[most] >= max(_FEWEST_AT_RAIL, _RAIL_PART * len(outer_S)) and not alone:
+        if counts[most] >= max(_FEWEST_AT_RAIL, _RAIL_PART * len(outer_S)):
             return float(values[most])
     return None
 
