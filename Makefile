@@ -26,6 +26,7 @@ lint: env
 
 bench: env
 	$(BIN)/python tests/benchmarks/spine.py
+	$(BIN)/python -W ignore tests/benchmarks/reading.py
 
 env: $(VENV)/.made
 

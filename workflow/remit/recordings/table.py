@@ -37,7 +37,7 @@ HEAD_BYTES = 1 << 16
 MOST_HEAD_BYTES = 32 << 20  # looked at where lines are long, for electrodes may be in rows
 SHOWN = 60  # characters of a file's own words in an error
 _CHUNK_BYTES = 1 << 20
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 1 << 20
 _BROKEN = (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile, RuntimeError)
 _HEAD_LINES = 4
 _SEPARATOR = re.compile(r'^"?sep=([^"])"?[,;\t]*$', re.IGNORECASE)  # as Excel puts before a table
