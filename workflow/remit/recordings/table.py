@@ -31,6 +31,22 @@ SUFFIXES = (".csv", ".csv.gz", ".zip")
 MOST_RATIO = 200
 MOST_PACKED_BYTES = 64 << 20  # below this the ratio does not matter
 MOST_BYTES = 2 << 30
+# What every reader of a table takes and refuses, for docs/formats.md.
+TAKES = (
+    "rows without a sample (they end a segment)",
+    "plain, .gz or the only CSV in a .zip",
+)
+REFUSES = (
+    "a file cut inside a row (unless `allow_truncated`)",
+    "a header without rows",
+    "text or infinity where a number belongs, with its line",
+    "a row of another length",
+    "two columns of one electrode",
+    "a block of rows that is there twice",
+    "a rate or unit stated otherwise than in the file",
+    "a gzip or zip file whose checksum is wrong, even with `allow_truncated`",
+    "a zip with two CSVs, a zip bomb, a cut or encrypted archive",
+)
 DELIMITERS = (",", ";", "\t")
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "-nan", "null", "NULL", "None", "#N/A")
 HEAD_BYTES = 1 << 16
