@@ -405,7 +405,8 @@ def test_the_original_studys_mat_file(tmp_path):
         for row in range(count):
             windows = np.empty((1, 4), dtype=object)
             for index in range(4):
-                windows[0, index] = rng.normal(0, 15, (2048, 4)) + 100
+                walk = np.cumsum(rng.normal(0, 3, (2048, 4)), axis=0)  # white noise is refused
+                windows[0, index] = walk + 100
             cells[row] = [windows, first + row]
         return cells
 

@@ -246,7 +246,7 @@ class Quality(Settings):
     """A window with more power at 30-100 Hz (muscle) than this many times that at 1-30 Hz is bad."""
     max_spectral_flatness: Annotated[float, Field(gt=0, le=1)] | None = 0.9
     """A window whose spectrum is flatter is bad: 1 is white noise, as of damaged bytes. Of real Muse
-    windows none was above 0.87."""
+    windows none was above 0.87. Recordings with a median above 0.8 are refused, unless this is null."""
     min_contact_fraction: Annotated[float, Field(ge=0, le=1)] | None = None
     """A window in which the headset reports contact for less of the time is bad."""
     min_worn_fraction: Annotated[float, Field(ge=0, le=1)] | None = 0.5

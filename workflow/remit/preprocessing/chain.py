@@ -255,7 +255,8 @@ def preprocess(
         peak_to_peak[:, channel] = np.ptp(signal_CWS[channel], axis=1)
 
     figures = _figures(picked, plan, settings.quality, reference_S)
-    _refuse_white_noise(figures["spectral_flatness"], name)
+    if settings.quality.max_spectral_flatness is not None:
+        _refuse_white_noise(figures["spectral_flatness"], name)
     if settings.reference is not None and settings.reference != "average":
         names = reference_electrodes(recording, settings.reference)
         behind = _figures(recording.pick(names), plan, settings.quality, None)
@@ -311,7 +312,8 @@ def _refuse_white_noise(flatness_WC: np.ndarray, name: str) -> None:
         raise RemitError(
             f"{name}: has the spectrum of white noise (flatness {flatness:.2f}, median window); "
             f"expected EEG, below {_FLATTEST_RECORDING:g}; the file is damaged, or its numbers are "
-            "in another order or type; export it again or leave it out."
+            "in another order or type; export it again or leave it out (or, where noise is meant, set "
+            "preprocessing.quality.max_spectral_flatness to null)."
         )
 
 
