@@ -149,6 +149,19 @@ def test_a_glitch_beyond_a_rail_does_not_hide_it() -> None:
     assert quality.clipped_samples(fine, low, high).mean() < 0.002
 
 
+def test_a_glitch_of_one_value_does_not_hide_a_rail_either() -> None:
+    raw = np.clip(np.random.default_rng(0).standard_normal(5000) * 300, -150, 150)
+    raw[[100, 200, 300]] = 400.0
+    raw[[150, 250, 350]] = -400.0
+    assert quality.rails([raw]) == (-150.0, 150.0)
+
+
+@given(spread=st.floats(1.2, 20.0), seed=st.integers(0, 50))
+def test_coarse_steps_are_no_clipping(spread: float, seed: int) -> None:
+    raw = np.round(np.random.default_rng(seed).standard_normal(20_000) * spread)
+    assert quality.clipped_samples(raw, *quality.rails([raw])).mean() < 0.005
+
+
 def test_flat_does_not_depend_on_the_rate() -> None:
     rng = np.random.default_rng(0)
     for rate in (250.0, 1000.0, 20_000.0):

@@ -106,6 +106,9 @@ def test_a_series_that_counts_sockets_is_no_montage() -> None:
     biosemi = [f"{letter}{number}" for letter in "ABCD" for number in range(1, 33)]
     assert electrodes([*biosemi, "EXG1", "Status"]) == [None] * 130
     assert electrodes(["A1", "A2", "A3", "Cz"]) == [None, None, None, "Cz"]
+    contacts = [f"{letter}{number}" for letter in "ABF" for number in range(1, 9)]
+    assert electrodes([*contacts, "Cz", "M1"]) == [*[None] * 24, "Cz", "M1"]
+    assert electrodes(["A1.", "A2.", "A3.", "A4.", "Cz."]) == [*[None] * 4, "Cz"]
     depth = [f"POL F{number}" for number in range(1, 13)]
     assert electrodes([*depth, "POL Fz"]) == [*[None] * 12, "Fz"]
 

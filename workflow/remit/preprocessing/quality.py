@@ -45,9 +45,10 @@ def flat_samples(raw_S: np.ndarray, flat_uv: float, flat_seconds: float, rate: f
 def rails(pieces: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
     """The lowest and the highest value of a channel over its segments, where it clips there.
 
-    A value that an amplifier cannot pass is met again and again: the extreme, when it occurs more
-    than once, or else the value that makes up half of the outermost samples, so that a glitch
-    beyond a rail does not hide it. A channel that never moves is flat, not clipped: None.
+    A value that an amplifier cannot pass is met again and again: the value that makes up half of
+    the outermost samples and comes twice as often as the next inside it, so that a glitch beyond a
+    rail does not hide it; or else the extreme, when it occurs more than once. A channel that never
+    moves is flat, not clipped: None.
     """
     low = min(float(piece_S.min()) for piece_S in pieces)
     high = max(float(piece_S.max()) for piece_S in pieces)
@@ -55,14 +56,13 @@ def rails(pieces: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
         return None, None
     at_low = sum(int(np.count_nonzero(piece_S == low)) for piece_S in pieces)
     at_high = sum(int(np.count_nonzero(piece_S == high)) for piece_S in pieces)
-    if at_low > 1 and at_high > 1:
-        return low, high
     total = sum(len(piece_S) for piece_S in pieces)
     stride = max(1, total // _SORTED_SAMPLES)
     sorted_S = np.sort(np.concatenate([piece_S[::stride] for piece_S in pieces]))
+    found_low, found_high = _rail(sorted_S), _rail(sorted_S[::-1])
     return (
-        low if at_low > 1 else _rail(sorted_S),
-        high if at_high > 1 else _rail(sorted_S[::-1]),
+        found_low if found_low is not None else (low if at_low > 1 else None),
+        found_high if found_high is not None else (high if at_high > 1 else None),
     )
 
 
@@ -74,8 +74,16 @@ def _rail(sorted_S: np.ndarray) -> float | None:
             break
         values, counts = np.unique(outer_S, return_counts=True)
         most = int(np.argmax(counts))
-        if counts[most] >= max(_FEWEST_AT_RAIL, _RAIL_PART * len(outer_S)):
-            return float(values[most])
+        if counts[most] < max(_FEWEST_AT_RAIL, _RAIL_PART * len(outer_S)):
+            continue
+        rail = values[most]
+        stop = int(np.flatnonzero(sorted_S == rail)[-1]) + 1
+        inner = sorted_S[stop] if stop < len(sorted_S) else None
+        # Coarse steps alone pile up too, but less and less outwards.
+        if inner is None or np.count_nonzero(sorted_S == rail) >= 2 * np.count_nonzero(
+            sorted_S == inner
+        ):
+            return float(rail)
     return None
 
 

@@ -42,7 +42,7 @@ COMMON_REFERENCES = ("average", "linked_mastoids")
 _ELECTRODES = Path(__file__).with_name("electrodes.tsv")
 _PREFIX = re.compile(r"^(?:eeg|pol|raw)[\s_:.-]+", re.IGNORECASE)
 # One letter and a number: an electrode, or the socket of a device.
-_SERIES = re.compile(r"^([A-Za-z])(\d+)(?=$|[\s_-])")
+_SERIES = re.compile(r"^([A-Za-z])(\d+)(?=$|[\s_.:-])")
 _OLD_TEMPORAL = {"t1", "t2"}  # of the 10-20 system's supplements, beside T3 to T6
 _SUFFIX = re.compile(r"^([^\s_-]+)\s*[\s_-]\s*(\S+)$")
 
@@ -102,6 +102,16 @@ def electrodes(names: Sequence[str]) -> list[str | None]:
         for match in series
         if match and match[0].lower() not in known and match[0].lower() not in _OLD_TEMPORAL
     }
+    if sockets:  # then A1 and A2, or F1 to F8, are more of the same: numbered without a hole
+        numbers: dict[str, set[int]] = {}
+        for match in series:
+            if match:
+                numbers.setdefault(match[1].lower(), set()).add(int(match[2]))
+        sockets |= {
+            letter
+            for letter, counted in numbers.items()
+            if len(counted) > 1 and counted == set(range(1, len(counted) + 1))
+        }
     return [
         None if match and match[1].lower() in sockets else name
         for name, match in zip(found, series, strict=True)
