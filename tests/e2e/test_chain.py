@@ -95,6 +95,9 @@ def test_simulated_data_are_marked_in_data_metrics_and_report(built):
     assert json.loads((folder / f"results/splits/{DATASET}_split.json").read_text())["simulated"]
     page = (folder / REPORT).read_text()
     assert "SIMULATED DATA" in page.split("<h2>")[0]
+    kept = re.findall(r"kept (\d+) of (\d+) s, \d+ of \d+ windows", page)
+    people = len(open_dataset(folder / PRIMARY).participants)
+    assert len(kept) == people and all(int(part) <= int(whole) for part, whole in kept)
     assert "SIMULATED" in output
     schema = pq.read_schema(folder / f"results/predictions/{MODEL}_finetuned/simulated.parquet")
     assert schema.metadata[b"simulated"] == b"true"

@@ -21,7 +21,7 @@ from remit.dataset.windows import kept_text, open_dataset
 from remit.errors import RemitError
 from remit.files import atomic_write
 
-RESULT_VERSION = 1  # raise when a change here alters a page
+RESULT_VERSION = 2  # raise when a change here alters a page
 
 FIGURES = {
     "auc": "AUC",
