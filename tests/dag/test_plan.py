@@ -220,20 +220,21 @@ def test_a_cohort_sheet_gives_one_job_per_recording(tmp_path):
     assert jobs == {"cohort_sheet": 1, "windows": 3, "primary_dataset": 1}
 
 
+def pretend_built(folder, target, *names, config):
+    """The primary dataset of `target` and what it is made of seem to be there, and up to date."""
+    for name in (*names, "cohorts/mine.tsv", target.removeprefix("results/")):
+        file = folder / "results" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    snakemake("--touch", "--forceall", target, cwd=folder, config=config)
+    assert plan(folder, target, config=config) == ({}, {})
+
+
 def test_a_changed_label_replans_that_recording(tmp_path):
     config = sheet_cohort(tmp_path, [("a", 1), ("b", 0)])
     target = "results/primary/8s_af7-af8-tp9-tp10_primary_dataset.parquet"
-    for name in (
-        "windows/mine/a_rest.parquet",
-        "windows/mine/b_rest.parquet",
-        "cohorts/mine.tsv",
-        target.removeprefix("results/"),
-    ):
-        file = tmp_path / "results" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(name)
-    snakemake("--touch", "--forceall", target, cwd=tmp_path, config=config)
-    assert plan(tmp_path, target, config=config) == ({}, {})
+    windows = [f"windows/mine/{name}_rest.parquet" for name in "ab"]
+    pretend_built(tmp_path, target, *windows, config=config)
     sheet_cohort(tmp_path, [("a", 0), ("b", 0)])
     jobs, _ = plan(tmp_path, target, config=config)
     assert jobs == {"cohort_sheet": 1, "windows": 1, "primary_dataset": 1}
@@ -260,16 +261,8 @@ def test_what_lies_beside_a_recording_is_its_input(tmp_path, changed):
     target = "results/primary/8s_af7-af8-tp9-tp10_primary_dataset.parquet"
     jobs, _ = plan(tmp_path, target, config=config)
     assert jobs == {"cohort_sheet": 1, "windows": 2, "primary_dataset": 1}
-    for name in (
-        *(f"windows/mine/sub-{number}_task-rest.parquet" for number in (1, 2)),
-        "cohorts/mine.tsv",
-        target.removeprefix("results/"),
-    ):
-        file = tmp_path / "results" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(name)
-    snakemake("--touch", "--forceall", target, cwd=tmp_path, config=config)
-    assert plan(tmp_path, target, config=config) == ({}, {})
+    windows = [f"windows/mine/sub-{number}_task-rest.parquet" for number in (1, 2)]
+    pretend_built(tmp_path, target, *windows, config=config)
     (root / f"sub-2/eeg/sub-2_task-rest{changed}").write_text("{ }")
     jobs, _ = plan(tmp_path, target, config=config)
     assert jobs == {"windows": 1, "primary_dataset": 1}

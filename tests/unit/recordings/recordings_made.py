@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import remit
 from remit.errors import RemitError
 from remit.recordings.cohort import SheetRow
 from remit.recordings.recording import Recording, Segment
@@ -26,6 +29,19 @@ def one_line(call: Callable[[], object]) -> str:
     message = str(caught.value)
     assert message and "\n" not in message and "Traceback" not in message
     return message
+
+
+def loaded_by(code: str, *modules: str) -> str:
+    """Which of these modules a new interpreter has loaded after running the code."""
+    code = f"import sys\n{code}\nprint(*{set(modules)!r} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(Path(remit.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
 
 
 def made_recording(**changes: object) -> Recording:

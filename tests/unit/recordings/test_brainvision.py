@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import mne
@@ -208,7 +209,7 @@ def test_segments_tile_the_samples_in_order_of_time(
     recording = read(file)
     assert recording.segments[0].start == 0 and recording.segments[-1].stop == samples
     lost = 0.0
-    for first, second in zip(recording.segments, recording.segments[1:], strict=False):
+    for first, second in pairwise(recording.segments):
         assert first.stop == second.start
         lost += sum(gap for place, gap in places if place - 1 == second.start)
         assert second.onset_seconds == pytest.approx(second.start / 100 + lost, abs=1e-4)

@@ -381,7 +381,6 @@ def test_missing_values_end_a_segment(tmp_path: Path) -> None:
         ({"srate": 0.0}, "EEG.srate is 0"),
         ({"srate": float("nan")}, "EEG.srate is nan"),
         ({"data": np.zeros((0, 0))}, "EEG.data is 0x0"),
-        ({"data": np.ones((2, 1000)) * 1j}, "expected real numbers"),
         ({"data": "made.dat"}, "expected a .fdt file"),
         ({"data": "in set file"}, "expected a .fdt file"),
         ({"chanlocs": [{"labels": "Cz"}, {"labels": "EEG Cz"}]}, "'Cz' and 'EEG Cz' are both Cz"),
@@ -394,8 +393,6 @@ def test_missing_values_end_a_segment(tmp_path: Path) -> None:
 def test_a_file_that_contradicts_itself_is_refused(
     tmp_path: Path, kind: str, changes: dict[str, Any], says: str
 ) -> None:
-    if kind != "flat" and np.iscomplexobj(changes.get("data")):
-        pytest.skip("h5py writes complex numbers in another way than MATLAB")
     file = written(tmp_path / "made.set", fields(noise(2, 1000)) | changes, kind)
     message = one_line(lambda: read(file))
     assert says in message and "made.set" in message
@@ -474,3 +471,10 @@ def test_segments_tile_the_samples(
     for segment in recording.segments:
         lost = sum(gap for place, gap in places if place <= segment.start)
         assert segment.onset_seconds == pytest.approx((segment.start + lost) / 100)
+
+
+def test_complex_numbers_are_refused(tmp_path: Path) -> None:
+    """Of version 5: h5py writes them in another way than MATLAB."""
+    values = fields(noise(2, 1000)) | {"data": np.ones((2, 1000)) * 1j}
+    message = one_line(lambda: read(written(tmp_path / "made.set", values, "flat")))
+    assert "expected real numbers" in message and "made.set" in message

@@ -232,9 +232,11 @@ def preprocess(
         raise RemitError(f"participant {recording.participant}, {error}") from None
     plan = _plan(recording, settings, name)
     reference_S, notes = None, plan.notes
+    behind: list[str] = []  # electrodes of the reference
     if settings.reference is not None:
-        _check_reference(recording, picked.channels, settings, name)
-        reference_S, note = reference_signal(recording, settings.reference)
+        behind = reference_electrodes(recording, settings.reference)
+        _check_reference(recording, behind, picked.channels, settings, name)
+        reference_S, note = reference_signal(recording, behind)
         notes = (note, *notes)
 
     num_windows, num_channels = sum(plan.counts), len(picked.channels)
@@ -257,11 +259,10 @@ def preprocess(
     figures = _figures(picked, plan, settings.quality, reference_S)
     if settings.quality.max_spectral_flatness is not None:
         _refuse_white_noise(figures["spectral_flatness"], name)
-    if settings.reference is not None and settings.reference != "average":
-        names = reference_electrodes(recording, settings.reference)
-        behind = _figures(recording.pick(names), plan, settings.quality, None)
+    if settings.reference != "average" and behind:
+        lost = _figures(recording.pick(behind), plan, settings.quality, None)
         for figure in ("flat_fraction", "clipped_fraction", "dropout_fraction"):
-            worst_W = behind[figure].max(axis=1)
+            worst_W = lost[figure].max(axis=1)
             figures[figure] = np.maximum(figures[figure], worst_W[:, None])
     figures["peak_to_peak_uv"] = peak_to_peak
     bad_because = _judge(figures, picked.bad_channels, settings.quality)
@@ -285,11 +286,13 @@ def preprocess(
 
 
 def _check_reference(
-    recording: Recording, channels: Sequence[str], settings: Preprocessing, name: str
+    recording: Recording,
+    names: Sequence[str],
+    channels: Sequence[str],
+    settings: Preprocessing,
+    name: str,
 ) -> None:
     """Refuse a reference that would make a channel nothing, or that the source calls bad."""
-    assert settings.reference is not None
-    names = reference_electrodes(recording, settings.reference)
     if len(names) == 1 and names[0] in channels:
         raise RemitError(
             f"{name}: {names[0]} is the reference and one of the channels, so it would be 0; expected "

@@ -17,16 +17,8 @@ MASTOIDS = (("M1", "M2"), ("A1", "A2"))
 _BLOCK = 1 << 16
 
 
-def reference_signal(
-    recording: Recording, reference: str | Sequence[str]
-) -> tuple[np.ndarray, str]:
-    """The mean of the reference electrodes, float32 µV [samples], and a sentence about it.
-
-    ``reference`` is 'average' (all electrodes that the source does not call bad), 'linked_mastoids'
-    (M1 and M2, or A1 and A2), or one or several electrodes. Raises :class:`RemitError` for an
-    electrode that the recording does not have, and for an average over fewer than two.
-    """
-    names = reference_electrodes(recording, reference)
+def reference_signal(recording: Recording, names: Sequence[str]) -> tuple[np.ndarray, str]:
+    """The mean of some electrodes, float32 µV [samples], and a sentence about it."""
     rows = [recording.channels.index(name) for name in names]
     samples = recording.signal_CS.shape[1]
     mean_S = np.empty(samples, dtype=np.float32)
@@ -38,7 +30,12 @@ def reference_signal(
 
 
 def reference_electrodes(recording: Recording, reference: str | Sequence[str]) -> list[str]:
-    """The electrodes whose mean is taken off, by what :func:`reference_signal` accepts."""
+    """The electrodes whose mean is taken off every other.
+
+    ``reference`` is 'average' (all electrodes that the source does not call bad), 'linked_mastoids'
+    (M1 and M2, or A1 and A2), or one or several electrodes. Raises :class:`RemitError` for an
+    electrode that the recording does not have, and for an average over fewer than two.
+    """
     name = f"participant {recording.participant}, recording {recording.recording}"
     there = recording.channels
     if reference == "average":

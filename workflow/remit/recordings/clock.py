@@ -44,6 +44,8 @@ TOGETHER_PERIODS = 0.4
 # nearest wrong candidate, 250 Hz for 256 Hz, is 2.4 % away. In a short recording with late packets
 # the rate is known less well, and the tolerance grows, up to the second number.
 SNAP_TOLERANCE = 0.005
+# Two statements of a rate this near to each other are of the same, rounded (as 1000/7 Hz is).
+SAME_RATE = 0.005
 SNAP_WIDEST = 0.01
 # Below 100 Hz the file is a log of an app, not EEG; above 25 kHz the stamps are in another unit.
 PLAUSIBLE_HZ = (100.0, 25_000.0)
@@ -90,6 +92,11 @@ class _Fit:
     @property
     def bounds(self) -> list[tuple[int, int]]:
         return list(zip(self.starts, [*self.starts[1:], self.low_S.size], strict=True))
+
+
+def same_rate(one: float, other: float) -> bool:
+    """Whether two rates in Hz, each stated or measured, are the same within SAME_RATE."""
+    return abs(one / other - 1) <= SAME_RATE
 
 
 def measure(stamps_S: np.ndarray, device_rates: Sequence[float], source: str) -> Timing:

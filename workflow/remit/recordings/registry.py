@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remit.errors import RemitError, did_you_mean, some_of
+from remit.recordings.clock import same_rate
 from remit.recordings.cohort import SheetRow, resolve
 from remit.recordings.sidecars import with_sidecars
 from remit.recordings.units import check_plausible
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from remit.recordings.recording import Recording
 
 
-# Rates in Hz that EEG is recorded with; and how near two statements of one rate are.
+# Rates in Hz that EEG is recorded with.
 PLAUSIBLE_HZ = (50.0, 25_000.0)
-SAME_RATE = 0.005
 RESULT_VERSION = 2  # raise when a change to any reader alters what is read
 
 
@@ -203,7 +203,7 @@ def _check_rate(rate: float, row: SheetRow, path: Path) -> None:
             f"{path}: has {rate:g} samples per second; expected {low:g} to {high:g} Hz for EEG; "
             "correct the rate that the file or the cohort sheet states."
         )
-    if row.sampling_rate is not None and abs(rate / row.sampling_rate - 1) > SAME_RATE:
+    if row.sampling_rate is not None and not same_rate(rate, row.sampling_rate):
         raise RemitError(
             f"{path}: has {rate:g} Hz, and the cohort sheet says {row.sampling_rate:g} Hz for "
             f"recording '{row.recording}'; expected the same; correct or empty that cell."

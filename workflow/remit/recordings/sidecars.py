@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remit.errors import RemitError, some_of
+from remit.recordings.clock import same_rate
 from remit.recordings.cohort import read_table
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 CHANNELS, SETTINGS = "channels.tsv", "eeg.json"
 UNSTATED = {"", "n/a", "na", "nan"}
 STATUS = {"good": False, "bad": True}
-# A stated rate this near to the file's is the same, rounded (as 1000/7 Hz is).
-RATE_TOLERANCE = 0.005
 # Mains are 50 or 60 Hz; anything outside is a slip of the pen.
 MAINS_HZ = (45.0, 65.0)
 _NAME = re.compile(r"sub-[^-_.]+(_[^-_.]+-[^-_.]+)*_eeg\..+")
@@ -150,7 +149,7 @@ def _with_settings(recording: Recording, path: str | Path, files: Sequence[Path]
         for key, value in _read_json(file).items():
             values.setdefault(key, (value, file))
     rate = _number("SamplingFrequency", values)
-    if rate is not None and abs(recording.sampling_rate / rate - 1) > RATE_TOLERANCE:
+    if rate is not None and not same_rate(recording.sampling_rate, rate):
         raise RemitError(
             f"{path}: has {recording.sampling_rate:.6g} Hz, but {values['SamplingFrequency'][1]} "
             f"says SamplingFrequency {rate:.6g}; expected the same; correct the one that is wrong."

@@ -384,6 +384,18 @@ def date_kind(cell: str) -> Kind | None:
     return "zoned date" if _ZONE.search(cell[10:]) else "date"
 
 
+def time_kind(rows: Sequence[Sequence[str]], index: int, decimal: str) -> tuple[Kind | None, str]:
+    """How a column of times is parsed, by its cell in the first row that has one, and that cell.
+
+    'number' for numbers and where nothing is there; None for a text that is no date.
+    """
+    cell = next((found[index] for found in rows if index < len(found)), "")
+    kind: Kind | None = date_kind(cell)
+    if kind is None and (not cell or is_number(cell, decimal)):
+        kind = "number"
+    return kind, cell
+
+
 def is_number(cell: str, decimal: str = ".") -> bool:
     """Whether a cell is a number as the parser takes it."""
     if "_" in cell:  # Python takes 1_000 for a number

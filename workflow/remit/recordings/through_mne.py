@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from remit.errors import RemitError, some_of
 from remit.files import sha256_of
+from remit.recordings.clock import same_rate
 from remit.recordings.cohort import SheetRow
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from remit.recordings.registry import ReaderOptions
 
 CHUNK_SECONDS = 60
-_SAME_RATE = 0.005
 _TOLD = 5  # breaks that get a note of their own
 # An annotation stands between two samples in EEGLAB and on one in MNE, in float32 seconds.
 _ANNOTATION_SLACK = 0.25
@@ -166,7 +166,7 @@ def unused(
     """
     notes = []
     stated = options.sampling_rate
-    if rate and stated and abs(rate / stated - 1) > _SAME_RATE:
+    if rate and stated and not same_rate(rate, stated):
         notes.append(f"sampling_rate ({stated:g} Hz) is not used: the file states {rate:g} Hz.")
     if channel_names and options.channel_names:
         notes.append("channel_names are not used: the file states its own.")

@@ -36,7 +36,6 @@ DEVICE_RATES = (
 )
 # Without a device's own rate or a stated one, faster stamps are in minutes or the like.
 FASTEST_UNKNOWN_HZ = 5500.0
-RATE_TOLERANCE = 0.005  # of a stated rate, before the stamps contradict it
 SECONDS = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
     **dict.fromkeys(("min", "minute", "minutes"), 60.0),
@@ -430,13 +429,11 @@ def _read_columns(
 def _time_kind(path: Path, layout: table.Start, parts: _Parts) -> table.Kind:
     index = parts.time or 0
     shown = [table.cells(line, layout.delimiter) for line in layout.lines]
-    cell = next((found[index] for found in shown if index < len(found)), "")
-    kind = table.date_kind(cell)
+    kind, cell = table.time_kind(shown, index, layout.decimal)
     if kind is not None:
-        parts.seconds = 1.0
+        if kind != "number":
+            parts.seconds = 1.0
         return kind
-    if not cell or table.is_number(cell, layout.decimal):
-        return "number"
     raise RemitError(
         f"{path}: the times in column {table.shown(parts.names[index])} are such as "
         f"'{table.shown(cell, 40)}'; expected seconds, or a date and time such as "
@@ -576,7 +573,7 @@ def _timing(
     changes: Sequence[int],
 ) -> tuple[float, tuple[Segment, ...], list[str]]:
     """Rate and segments from the time column, or the stated rate; and what is to be said."""
-    from remit.recordings.clock import measure
+    from remit.recordings.clock import measure, same_rate
     from remit.recordings.recording import Segment
 
     stated = options.sampling_rate
@@ -600,7 +597,7 @@ def _timing(
             "they are seconds; expected the rate of EEG; put their unit behind the column's name, "
             "such as 'time (min)', or state sampling_rate."
         )
-    if stated is not None and abs(timing.sampling_rate / stated - 1) > RATE_TOLERANCE:
+    if stated is not None and not same_rate(timing.sampling_rate, stated):
         raise RemitError(
             f"{path}: the times in column {table.shown(name)} give {timing.sampling_rate:.6g} Hz, but "
             f"sampling_rate states {stated:g}; expected them to agree; correct sampling_rate or "

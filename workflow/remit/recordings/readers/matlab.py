@@ -61,7 +61,6 @@ NO_SIGNAL = {
 }
 TRIALS = ("trial", "trials")
 PLAUSIBLE_HZ = (20.0, 50000.0)
-SAME_RATE = 0.005  # how near the rate of the times comes to a stated one
 _MOST_CHANNELS = 512
 _FEWEST_SAMPLES = 100  # of a matrix that is taken for EEG without being asked for
 _MOST_ELEMENTS = 1024
@@ -625,7 +624,7 @@ def _segments(
         if cuts:
             notes.append(f"{len(cuts)} 'boundary' events each end a segment.")
     segments, lost = [], 0.0
-    for (start, stop), gap in zip(pairwise(edges), gaps, strict=False):
+    for (start, stop), gap in zip(pairwise(edges), gaps[:-1], strict=True):
         lost += gap
         segments.append(Segment(start, stop, round(start / rate + lost, 6)))
     return rate, tuple(segments), notes
@@ -718,7 +717,9 @@ def _timed(
 
 
 def _check_same(where: str, stated: float | None, measured: float) -> None:
-    if stated is not None and abs(measured / stated - 1) > SAME_RATE:
+    from remit.recordings.clock import SAME_RATE, same_rate
+
+    if stated is not None and not same_rate(measured, stated):
         raise RemitError(
             f"{where}: the times beside it give {measured:.6g} Hz, the stated rate is {stated:g} Hz; "
             f"expected them within {SAME_RATE:.1%}; correct the rate or the times."

@@ -227,12 +227,9 @@ def _width(header: list[str], samples: Sequence[list[str]], raw: Any) -> int:
 
 
 def _time_kind(path: Path, samples: Sequence[list[str]], index: int, decimal: str) -> table.Kind:
-    cell = next((found[index] for found in samples if index < len(found)), "")
-    kind = table.date_kind(cell)
+    kind, cell = table.time_kind(samples, index, decimal)
     if kind is not None:
         return kind
-    if not cell or table.is_number(cell, decimal):
-        return "number"
     raise RemitError(
         f"{path}: the time stamps are such as '{table.shown(cell, 40)}'; expected a date and time such as "
         "2018-11-22 17:21:18.123; use the file as the app wrote it: a spreadsheet that saves it "
