@@ -3,9 +3,10 @@ PYTHON ?= python3
 CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+SLOW := build/slow
 TARGET ?= results/finetuned/mamba2_eeg_d256_l2_m20_mae_finetuned_best.pt
 
-.PHONY: demo test env lint bench clean-env test-unit test-dag test-e2e
+.PHONY: demo test env lint bench bench-engine clean-env test-unit test-dag test-e2e test-slow
 
 demo: env
 	$(BIN)/snakemake --cores $(CORES) $(TARGET)
@@ -15,6 +16,10 @@ test: env
 
 test-unit test-dag test-e2e: test-%: env
 	$(BIN)/python -m pytest tests/$*
+
+# mamba-ssm's own kernels under Triton's interpreter, in an environment that borrows the other one.
+test-slow: $(SLOW)/.made
+	TRITON_INTERPRET=1 MAMBA_DETERMINISTIC=1 $(SLOW)/bin/python -W ignore::UserWarning -m pytest tests/slow
 
 lint: env
 	$(BIN)/ruff check .
@@ -28,6 +33,10 @@ bench: env
 	$(BIN)/python tests/benchmarks/spine.py
 	$(BIN)/python -W ignore tests/benchmarks/reading.py
 
+# Under 8 minutes on a quiet machine. mamba-ssm's source comes through pip, into the user's cache.
+bench-engine: env
+	$(BIN)/python tests/benchmarks/engine.py
+
 env: $(VENV)/.made
 
 # Pinned by envs/constraints.txt. Made anew when the pins or the package's needs change.
@@ -38,5 +47,16 @@ $(VENV)/.made: pyproject.toml envs/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev]'
 	touch $@
 
+# Without --no-deps pip would fetch a CUDA build of torch; the two variables leave out what nvcc compiles.
+$(SLOW)/.made: envs/constraints.txt | env
+	test -x $(SLOW)/bin/python || $(PYTHON) -m venv $(SLOW)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+	  > $$($(SLOW)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/remit.pth
+	$(SLOW)/bin/python -m pip install --quiet setuptools wheel ninja
+	$(SLOW)/bin/python -m pip install --quiet --constraint envs/constraints.txt --no-deps triton einops
+	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE $(SLOW)/bin/python -m pip install --quiet \
+	  --constraint envs/constraints.txt --no-deps --no-build-isolation mamba-ssm
+	touch $@
+
 clean-env:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(SLOW)

@@ -1,6 +1,6 @@
 """What `make bench` measures; the results are written by hand into docs/benchmarks.md.
 
-    python tests/benchmarks/spine.py speed   # demo, rerun, parsing, frozen fine-tuning, the block
+    python tests/benchmarks/spine.py speed   # demo, rerun, parsing, frozen fine-tuning
     python tests/benchmarks/spine.py real    # the main target on real recordings, with each preset
     python tests/benchmarks/spine.py chain   # what high-pass and notch would have to remove
 
@@ -91,7 +91,7 @@ def frozen(folder: Path) -> None:
         finetuning=Finetuning(),
     )
     quiet = Execution(device="cpu", mlflow=False)
-    prepare("cpu", quiet.training_threads)
+    prepare(quiet)
     dataset, split = open_dataset(primary), read_split(split_file)
     everyone = [*split.part("train"), *split.part("val"), *split.part("test")]
     passes, wholes, heads = [], [], []
@@ -132,44 +132,6 @@ def frozen(folder: Path) -> None:
         f"{min(heads) / min(passes):.2f}; the whole call (reading, testing, writing too): "
         f"{min(wholes) / min(passes):.2f}"
     )
-
-
-def block() -> None:
-    """One Mamba-2 block, forward and backward, against transformers' with the same weights."""
-    import torch
-    from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
-    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
-
-    from remit.nn.mamba2 import Mamba2
-
-    torch.set_num_threads(2)
-    ours = Mamba2(256, d_state=64, headdim=64)
-    config = Mamba2Config(
-        hidden_size=256,
-        state_size=64,
-        head_dim=64,
-        num_heads=8,
-        n_groups=1,
-        expand=2,
-        conv_kernel=4,
-        chunk_size=64,
-    )
-    theirs = Mamba2Mixer(config, layer_idx=0)
-    theirs.load_state_dict(ours.state_dict(), strict=True)
-    for batch, tokens in ((16, 128), (8, 512), (32, 60)):
-        u = torch.randn(batch, tokens, 256, requires_grad=True)
-        times: dict[str, list[float]] = {"ours": [], "theirs": []}
-        for _ in range(7):
-            for key, module in (("ours", ours), ("theirs", theirs)):
-                began = time.perf_counter()
-                module(u).square().mean().backward()
-                times[key].append(time.perf_counter() - began)
-        low = {key: min(values[1:]) for key, values in times.items()}
-        print(
-            f"one block d256, batch {batch} x {tokens} tokens, forward + backward: "
-            f"{low['ours'] * 1e3:.0f} ms; transformers (chunk 64): {low['theirs'] * 1e3:.0f} ms; "
-            f"ratio {low['ours'] / low['theirs']:.2f}"
-        )
 
 
 def real(folder: Path) -> None:
@@ -265,7 +227,6 @@ def main() -> None:
     demo(folder)
     parsing(folder)
     frozen(folder)
-    block()
 
 
 if __name__ == "__main__":

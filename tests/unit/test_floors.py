@@ -21,6 +21,7 @@ FLOORS = {
     "training": 6,
     "report": 7,
     "planning": 8,
+    "doctor": 8,
     "cli": 9,
     "nn": 0,
 }

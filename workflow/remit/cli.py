@@ -428,6 +428,13 @@ def _compare(args: argparse.Namespace) -> None:
     log(f"compared {len(args.cards)} models -> {args.table}")
 
 
+def _doctor(args: argparse.Namespace) -> None:
+    from remit.doctor import examine, lines
+
+    found = examine(_execution(args.execution))
+    print(json.dumps(found, indent=2) if args.json else "\n".join(lines(found)), flush=True)
+
+
 def _config(args: argparse.Namespace) -> None:
     from remit.configdoc import write_files
 
@@ -619,6 +626,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare = stage("compare", _compare, "Compare the models of a sweep.", "table", "page")
     compare.add_argument("--cards", type=Path, nargs="+", required=True, metavar="FILE")
+    doctor = add(
+        commands,
+        "doctor",
+        _doctor,
+        "Say what this machine offers a training, and why not more.",
+        "remit doctor --json",
+    )
+    doctor.add_argument("--json", action="store_true", help="for machines")
+    doctor.add_argument(
+        "--execution", type=_json, metavar="JSON", help="execution settings, or @file"
+    )
     config = add(
         commands,
         "config",

@@ -393,6 +393,20 @@ class Model(Settings):
     """Chunk length of the state-space-duality scan; it changes speed, and results only by rounding."""
     bidirectional: bool = True
     """Read each sequence in both directions."""
+    shared_directions: bool = False
+    """Let both directions share one set of weights: half the parameters."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """'bfloat16' rounds the factors of a block's projections (parameters, decays and states stay float32):
+    faster where `remit doctor` finds bfloat16 instructions, very slow elsewhere, off by some 0.5 %."""
+
+    @model_validator(mode="after")
+    def _directions(self) -> Model:
+        if self.shared_directions and not self.bidirectional:
+            raise ValueError(
+                "shared_directions is true and bidirectional false; expected two directions to share "
+                "weights; set bidirectional, or leave shared_directions out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _name(self) -> Model:
@@ -515,10 +529,15 @@ class Sweep(Settings):
 
 class Execution(Settings):
     """How and where things run. Nothing here causes a rerun or changes a result, but for the last
-    digits: another device or number of threads adds up in another order."""
+    digits: another device, backend or number of threads adds up in another order."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of training; 'auto' takes CUDA when there is one."""
+    backend: Literal["auto", "torch", "mamba_ssm"] = "auto"
+    """What computes Mamba-2: remit's own PyTorch code, or mamba-ssm's kernels on CUDA; 'auto' takes
+    these where they work. `remit doctor` says which do."""
+    fast_products: bool = True
+    """On a CPU, multiply float32 matrices with oneDNN where that is as exact and faster."""
     training_threads: Count = 2
     """CPU threads of one training, whatever Snakemake's --cores: the same number gives the same bits."""
     training_mem_mb: Count = 4000

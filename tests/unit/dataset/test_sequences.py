@@ -1,5 +1,7 @@
 """Windows to sequences: nothing is joined that does not follow, nothing is lost."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.config import Sequences
-from remit.dataset.sequences import chain_windows, load_sequences
+from remit.dataset.sequences import chain_windows, length_sorted_batches, load_sequences
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
 from remit.nn.scaling import robust_scale
@@ -89,3 +91,38 @@ def test_who_is_not_there_or_has_no_good_window_is_named(data, tmp_path):
         load_sequences(one, ["q0"], Sequences(token_seconds=0.5))
     with pytest.raises(RemitError, match="token_seconds"):
         load_sequences(data, ["p1"], Sequences(token_seconds=0.3))
+
+
+@given(
+    st.lists(st.integers(1, 5000), min_size=1, max_size=200),
+    st.sampled_from([0, 1, 100, 4096, 10**9]),
+)
+def test_batches_by_length_waste_at_most_5_per_cent(lengths, steps_at_once):
+    steps_N = np.array(lengths)
+    batches = length_sorted_batches(steps_N, steps_at_once)
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))  # each exactly once
+    for batch in batches:
+        padded = len(batch) * steps_N[batch].max()
+        assert len(batch) == 1 or padded <= steps_at_once
+        assert padded - steps_N[batch].sum() <= 0.05 * padded
+    ends = [(steps_N[batch].min(), steps_N[batch].max()) for batch in batches]
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ends))
+
+
+def test_an_uneven_cohort_makes_few_batches():
+    steps_N = np.random.default_rng(0).integers(100, 1000, size=2000)
+    batches = length_sorted_batches(steps_N, 10**9)
+    assert len(batches) < 30  # 2000 sequences; at 5 per cent within, about ln(10) / 0.1 batches
+    padded = sum(len(batch) * steps_N[batch].max() for batch in batches)
+    assert 0.02 < 1 - steps_N.sum() / padded <= 0.05  # near the bound, so hardly more than needed
+
+
+def test_a_batch_can_end_with_its_longest_sequence(data):
+    made = load_sequences(data, ["p1"], Sequences(token_seconds=0.5, context_windows=4))
+    shortest = int(np.argmin(made.valid_steps_N))
+    steps = made.valid_steps(shortest)
+    assert steps == made.valid_steps_N[shortest] < made.num_steps
+    whole, valid = made.batch([shortest], torch.device("cpu"))
+    cut, cut_valid = made.batch([shortest], torch.device("cpu"), cut=True)
+    assert cut_valid.all() and torch.equal(cut, whole[:, :steps])
+    assert whole.shape[1] == made.num_steps and int(valid.sum()) == steps

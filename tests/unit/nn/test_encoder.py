@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from remit.nn.encoder import Encoder, EncoderSettings, electrode_encoding, pooled_sum
@@ -119,6 +122,110 @@ def test_padded_batch_equals_single_sequences(encoder: Encoder, filling: float) 
     assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())
 
 
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 21), min_size=1, max_size=5),
+    extra=st.integers(0, 6),
+    bidirectional=st.booleans(),
+    garbage=st.sampled_from([0.0, 1e30, float("nan"), float("inf"), float("-inf")]),
+    seed=st.integers(0, 2**31),
+)
+def test_padding_never_touches(
+    lengths: list[int], extra: int, bidirectional: bool, garbage: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    shape = SMALL.to_dict() | {"bidirectional": bidirectional}
+    encoder = Encoder(EncoderSettings.from_dict(shape), MUSE).double()
+    steps = max(lengths) + extra
+    valid_BK = torch.arange(steps) < torch.tensor(lengths).unsqueeze(1)
+    batch = torch.full((len(lengths), steps, 4, 8), garbage, dtype=torch.float64)
+    batch[valid_BK] = torch.randn(sum(lengths), 4, 8, dtype=torch.float64)
+    tokens_BKCD = encoder(batch, valid_BK=valid_BK)
+    weights = torch.randn_like(tokens_BKCD)
+    (tokens_BKCD * weights)[valid_BK].sum().backward()
+    together = {
+        name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None
+    }
+    encoder.zero_grad()
+    for row, length in enumerate(lengths):
+        alone_BKCD = encoder(batch[row : row + 1, :length])
+        torch.testing.assert_close(tokens_BKCD[row, :length], alone_BKCD[0], rtol=1e-11, atol=1e-11)
+        (alone_BKCD[0] * weights[row, :length]).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(
+                together[name], parameter.grad, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: n + m
+            )
+
+
+def test_padding_before_a_valid_step_is_refused(encoder: Encoder) -> None:
+    valid_BK = torch.tensor([[True, True, False], [True, False, True], [False, True, True]])
+    with pytest.raises(
+        ValueError, match=r"row 1 has padding at step 1 before a valid step"
+    ) as found:
+        encoder(samples(3, 3), valid_BK=valid_BK)
+    assert "\n" not in str(found.value)
+    with pytest.raises(ValueError, match="row 0 has padding at step 0"):
+        encoder(samples(1, 3), valid_BK=valid_BK[2:])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_sample_that_is_no_number_is_named(encoder: Encoder, bad: float) -> None:
+    content = samples(3, 5)
+    content[1, 2, 3, 4] = bad
+    message = rf"samples holds {bad} at sequence 1, step 2, channel 3, sample 4 \(1 of 480 "
+    with pytest.raises(ValueError, match=message) as found:
+        encoder(content)
+    assert "\n" not in str(found.value)
+    # What is padding or masked is not read, and nobody is bothered with it.
+    valid_BK = torch.arange(5) < torch.tensor([[5], [2], [5]])
+    assert encoder(content, valid_BK=valid_BK)[valid_BK].isfinite().all()
+    masked_BKC = torch.zeros(3, 5, 4, dtype=torch.bool)
+    masked_BKC[1, 2, 3] = True
+    assert encoder(content, masked_BKC=masked_BKC).isfinite().all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_step_by_step_equals_the_whole_sequence(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    shape = SMALL.to_dict() | {"bidirectional": False}
+    causal = Encoder(EncoderSettings.from_dict(shape), MUSE).to(dtype)
+    content = samples(3, 23).to(dtype)  # 92 tokens: several chunks of 8
+    whole_BKCD = causal(content)
+    state = causal.initial_state(3)
+    steps = []
+    for samples_BCS in content.unbind(1):
+        before = state
+        tokens_BCD, state = causal.step(samples_BCS, state)
+        steps.append(tokens_BCD)
+    found_BKCD = torch.stack(steps, 1)
+    assert found_BKCD.dtype == dtype
+    assert (found_BKCD - whole_BKCD).abs().max() <= tolerance * whole_BKCD.abs().max()
+    again_BCD, _ = causal.step(content[:, -1], before)  # a state is not written to
+    assert torch.equal(again_BCD, steps[-1])
+    other = causal.step(content[:, 0], causal.initial_state(3))[0]
+    assert not torch.allclose(causal.step(content[:, 0], state)[0], other)  # the state is read
+
+
+def test_step_refuses_what_does_not_fit(encoder: Encoder) -> None:
+    for call in (
+        lambda: encoder.initial_state(1),
+        lambda: encoder.step(samples()[:, 0], []),
+    ):
+        with pytest.raises(ValueError, match="bidirectional; expected a causal one") as found:
+            call()
+        assert "\n" not in str(found.value)
+    causal = Encoder(EncoderSettings(**(SMALL.to_dict() | {"bidirectional": False})), MUSE)
+    with pytest.raises(ValueError, match="batch is 0"):
+        causal.initial_state(0)
+    with pytest.raises(ValueError, match="C = 4 and S = 8"):
+        causal.step(torch.zeros(2, 3, 8), causal.initial_state(2))
+    bad = samples(2, 1)[:, 0]
+    bad[1, 2, 5] = float("nan")
+    with pytest.raises(ValueError, match="nan at sequence 1, step 0, channel 2, sample 5"):
+        causal.step(bad, causal.initial_state(2))
+
+
 def test_pooled_sum_leaves_padding_out() -> None:
     tokens_BKCD = torch.arange(2 * 3 * 2 * 4).reshape(2, 3, 2, 4).float()
     valid_BK = torch.tensor([[True, True, False], [True, False, False]])
@@ -183,8 +290,39 @@ def test_settings_round_trip_and_refuse_other_keys() -> None:
         EncoderSettings.from_dict({"samples_per_token": 8})
 
 
+def test_directions_can_share_their_weights() -> None:
+    shared = EncoderSettings.from_dict(SMALL.to_dict() | {"shared_directions": True})
+    assert EncoderSettings.from_dict(shared.to_dict()) == shared
+    older = {
+        k: v for k, v in SMALL.to_dict().items() if k not in ("shared_directions", "precision")
+    }
+    assert EncoderSettings.from_dict(older) == SMALL  # a checkpoint from before these keys
+    torch.manual_seed(0)
+    one = Encoder(shared, MUSE).double()
+    two = Encoder(SMALL, MUSE).double()
+    mixers = [sum(p.numel() for p in model.blocks[0].mixer.parameters()) for model in (one, two)]
+    assert mixers[1] == 2 * mixers[0]
+    content = samples(2, 5).double()
+    # Both directions alike: with every electrode in the same place, time can be turned round.
+    one.electrodes_CD.zero_()
+    turned = one(content.flip(1, 2)).flip(1, 2)
+    torch.testing.assert_close(one(content), turned, rtol=1e-11, atol=1e-11)
+    two.electrodes_CD.zero_()
+    assert not torch.allclose(two(content), two(content.flip(1, 2)).flip(1, 2), rtol=1e-3)
+    with pytest.raises(ValueError, match="shared_directions is true and bidirectional false"):
+        EncoderSettings.from_dict(shared.to_dict() | {"bidirectional": False})
+
+
 @pytest.mark.parametrize(
-    ("key", "value"), [("d_model", 0), ("num_layers", 2.0), ("d_state", True), ("bidirectional", 1)]
+    ("key", "value"),
+    [
+        ("d_model", 0),
+        ("num_layers", 2.0),
+        ("d_state", True),
+        ("bidirectional", 1),
+        ("shared_directions", 0),
+        ("precision", "float16"),
+    ],
 )
 def test_settings_of_the_wrong_kind_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=key):

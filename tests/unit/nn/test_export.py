@@ -81,6 +81,49 @@ def test_exported_equals_eager_for_any_number_of_windows(
     assert torch.cat(logits).std(0).min() > 1e-4  # the output does depend on the input
 
 
+@pytest.mark.parametrize("context", [5, 1000])
+def test_a_recording_that_the_context_covers_is_one_sequence_of_any_length(
+    classifier: ParticipantClassifier, context: int
+) -> None:
+    whole = ParticipantClassifier(classifier.encoder, classifier.head, context).eval()
+    steps: list[int] = []
+    hook = whole.encoder.register_forward_pre_hook(
+        lambda _, inputs: steps.append(inputs[0].shape[1])
+    )
+    eager = {windows: whole(recording(windows, seed=windows)) for windows in (1, 2, 3, 5, 9, 50)}
+    hook.remove()
+    assert steps == [4 * min(windows, context) for windows in eager]  # not padded up to the context
+    program = torch.export.export(
+        whole,
+        (recording(3),),
+        dynamic_shapes={"windows_WCL": {0: torch.export.Dim("W", min=1)}},
+    ).module()
+    for windows, logits in eager.items():
+        torch.testing.assert_close(
+            program(recording(windows, seed=windows)), logits, rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_an_exported_encoder_holds_for_any_number_of_tokens(bidirectional: bool) -> None:
+    torch.manual_seed(1)
+    settings = EncoderSettings(
+        16, 2, 8, d_state=4, headdim=8, ngroups=2, chunk_size=16, bidirectional=bidirectional
+    )
+    encoder = Encoder(settings, 0.05 * torch.randn(3, 3)).eval()
+    batch, steps = torch.export.Dim("B", min=1), torch.export.Dim("K", min=1)
+    program = torch.export.export(
+        encoder,
+        (torch.randn(2, 9, 3, 8),),
+        dynamic_shapes={"samples_BKCS": {0: batch, 1: steps}},
+    ).module()
+    for number, length in enumerate((1, 3, 64, 65, 200, 1000)):
+        samples_BKCS = torch.randn(1 + number % 3, length, 3, 8)
+        eager_BKCD = encoder(samples_BKCS)
+        torch.testing.assert_close(program(samples_BKCS), eager_BKCD, rtol=1e-5, atol=1e-5)
+    assert program(samples_BKCS).isfinite().all() and eager_BKCD.std() > 0.5
+
+
 def test_export_survives_saving(classifier: ParticipantClassifier, tmp_path) -> None:
     with torch.no_grad():
         program = torch.export.export(

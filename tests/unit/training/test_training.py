@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from remit.config import Execution, Sequences
-from remit.dataset.sequences import load_sequences
+from remit.dataset.sequences import TokenSequences, load_sequences
 from remit.dataset.splits import read_split
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
@@ -273,9 +274,11 @@ def participants(trained, *, keep):
 def test_stored_embeddings_give_the_identical_result(trained, tmp_path, monkeypatch):
     made, backbone = trained
     passes = []
-    original = tuning.Participants._embed_D
+    original = tuning.Participants._embed_ND
     monkeypatch.setattr(
-        tuning.Participants, "_embed_D", lambda self, i: (passes.append(i), original(self, i))[1]
+        tuning.Participants,
+        "_embed_ND",
+        lambda self, chosen: (passes.extend(chosen), original(self, chosen))[1],
     )
     stored, _ = made.finetune(backbone, tmp_path / "stored.pt")
     assert len(passes) == len(PEOPLE)  # each participant once, the test part included
@@ -289,6 +292,103 @@ def test_stored_embeddings_give_the_identical_result(trained, tmp_path, monkeypa
     again, _ = made.finetune(backbone, tmp_path / "again.pt")
     assert len(passes) > 3 * len(PEOPLE)
     assert same_tensors(stored, again)
+
+
+# The frozen path -------------------------------------------------------------------------
+
+
+def uneven(windows_P, *, context=6, d_model=32, seed=0):
+    """An encoder and a cohort whose participant i has ``windows_P[i]`` windows without a gap."""
+    seed_all(seed)
+    settings = encoder_settings(
+        MODEL | {"d_model": d_model, "num_layers": 2}, samples_per_token := 12
+    )
+    encoder, _ = build_encoder(settings, CHANNELS)
+    ends = np.cumsum(windows_P)
+    rows = []
+    for person, (first, end) in enumerate(zip(ends - windows_P, ends, strict=True)):
+        for start in range(first, end, context):
+            used = np.arange(start, min(start + context, end))
+            rows.append((person, np.pad(used, (0, context - len(used)), constant_values=-1)))
+    return encoder.eval(), TokenSequences(
+        participants=tuple(f"p{i}" for i in range(len(windows_P))),
+        labels=tuple(i % 2 for i in range(len(windows_P))),
+        signal_WCL=torch.randn(int(ends[-1]), len(CHANNELS), 5 * samples_per_token),
+        windows_NV=np.stack([row for _, row in rows]),
+        participant_N=np.array([person for person, _ in rows]),
+        samples_per_token=samples_per_token,
+        windows_used=tuple(windows_P),
+        windows_bad=(0,) * len(windows_P),
+    )
+
+
+def only(sequences, people):
+    """The same sequences, of some participants in another order."""
+    rows = np.concatenate([sequences.of_participant(person) for person in people])
+    return replace(
+        sequences,
+        participants=tuple(sequences.participants[person] for person in people),
+        labels=tuple(sequences.labels[person] for person in people),
+        windows_NV=sequences.windows_NV[rows],
+        participant_N=np.array([people.index(p) for p in sequences.participant_N[rows]]),
+    )
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("d_model", [32, 24])
+def test_an_embedding_has_the_same_bits_whoever_else_is_embedded(d_model, threads):
+    encoder, sequences = uneven([1, 13, 6, 6, 1, 2, 12, 3, 5], d_model=d_model)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together = tuning.Participants(encoder, sequences, CPU, keep=True).embeddings(range(9))
+        for people in ([0], [1], [2, 3], [4, 0], [7, 1, 5], [8, 7, 6, 5, 4, 3, 2, 1, 0]):
+            fewer = tuning.Participants(encoder, only(sequences, people), CPU, keep=True)
+            assert torch.equal(fewer.embeddings(range(len(people))), together[people]), people
+        some = tuning.Participants(encoder, sequences, CPU, keep=False)
+        assert torch.equal(some.embeddings([3, 8]), together[[3, 8]])
+    finally:
+        torch.set_num_threads(before)
+    assert together.std(dim=0).min() > 1e-4  # they do differ between participants
+
+
+@pytest.mark.parametrize("tokens_at_once", [1, 200, 1000, 65_536])
+def test_batches_of_an_accelerator_give_the_same_to_rounding(monkeypatch, tokens_at_once):
+    encoder, sequences = uneven([1, 13, 6, 6, 1, 2, 12, 3, 5] * 3, context=40)
+    everyone = np.arange(len(sequences))
+    alone = tuning.token_sums(encoder, sequences, everyone, CPU, together=False)
+    sizes = []
+    encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[:2])))
+    monkeypatch.setattr(tuning, "TOKENS_AT_ONCE", tokens_at_once)
+    batched = tuning.token_sums(encoder, sequences, everyone, CPU, together=True)
+    assert (batched - alone).abs().max() <= 1e-5 * alone.abs().max()
+    assert all(rows == 1 or rows * steps * 2 <= tokens_at_once for rows, steps in sizes)
+    assert sum(rows for rows, _ in sizes) == len(sequences)
+    if tokens_at_once == 65_536:
+        assert len(sizes) == len(np.unique(sequences.valid_steps_N))  # these lengths lie far apart
+
+
+def test_an_embedding_is_the_mean_over_all_valid_tokens():
+    encoder, sequences = uneven([7, 2])
+    found = tuning.Participants(encoder, sequences, CPU, keep=True).embeddings([0, 1])
+    for person, rows in ((0, [0, 1]), (1, [2])):
+        tokens = []
+        for row in rows:
+            samples, valid = sequences.batch([row], CPU)
+            tokens.append(encoder(samples[:, valid[0]]).flatten(0, 2))
+        torch.testing.assert_close(found[person], torch.cat(tokens).mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_stored_embeddings_can_be_trained_on():
+    encoder, sequences = uneven([2, 3])
+    found = tuning.Participants(encoder, sequences, CPU, keep=True).embeddings([0, 1])
+    assert not found.is_inference() and not found.requires_grad
+    weight = torch.ones(32, requires_grad=True)
+    (found * weight).sum().backward()
+    torch.testing.assert_close(weight.grad, found.sum(0))
 
 
 def test_the_two_pass_gradient_is_the_gradient(trained, monkeypatch):

@@ -23,6 +23,7 @@ from remit.errors import RemitError, some_of
 from remit.nn.scaling import robust_scale
 
 RESULT_VERSION = 1  # raise when a change here alters a trained model
+MOST_PADDING = 0.05  # of a batch of uneven sequences, where they are batched by length
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,28 @@ class TokenSequences:
         """The number of token steps of one sequence that are not padding."""
         return int((self.windows_NV[index] >= 0).sum()) * self.steps_per_window
 
+    @property
+    def valid_steps_N(self) -> np.ndarray:
+        """:meth:`valid_steps` of every sequence."""
+        windows_N: np.ndarray = (self.windows_NV >= 0).sum(axis=1)
+        return windows_N * self.steps_per_window
+
     def of_participant(self, participant: int) -> np.ndarray:
         """The indices of a participant's sequences, in time order."""
         return np.flatnonzero(self.participant_N == participant)
 
     def batch(
-        self, indices: Sequence[int] | np.ndarray, device: torch.device
+        self, indices: Sequence[int] | np.ndarray, device: torch.device, *, cut: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``samples_BKCS`` (zero where padded) and ``valid_BK`` of some sequences."""
+        """``samples_BKCS`` (zero where padded) and ``valid_BK`` of some sequences.
+
+        With ``cut`` K ends with the longest of them, otherwise it is :attr:`num_steps`.
+        """
         chosen_BV = torch.from_numpy(self.windows_NV[np.asarray(indices)])
         real_BV = chosen_BV >= 0
+        if cut:
+            longest = int(real_BV.sum(dim=1).max())
+            chosen_BV, real_BV = chosen_BV[:, :longest], real_BV[:, :longest]
         signal_BVCL = self.signal_WCL[chosen_BV.clamp(min=0)]
         signal_BVCL = signal_BVCL * real_BV[:, :, None, None]
         B, V, C, L = signal_BVCL.shape
@@ -89,6 +102,27 @@ class TokenSequences:
         W, C, L = self.signal_WCL.shape
         S = self.samples_per_token
         return self.signal_WCL.reshape(W * C * (L // S), S)
+
+
+def length_sorted_batches(steps_N: np.ndarray, steps_at_once: int) -> list[np.ndarray]:
+    """Share sequences out over batches of nearly equal length; returns indices into ``steps_N``.
+
+    From the shortest to the longest, equal ones in their order. No batch holds more than
+    ``steps_at_once`` steps, padding included, except a sequence alone in its batch; none is padded by
+    more than 5 per cent of itself.
+    """
+    batches: list[list[int]] = []
+    valid = 0
+    for index in np.argsort(steps_N, kind="stable").tolist():
+        steps = int(steps_N[index])
+        whole = (len(batches[-1]) + 1) * steps if batches else 0
+        if batches and whole <= steps_at_once and whole - valid - steps <= MOST_PADDING * whole:
+            batches[-1].append(index)
+            valid += steps
+        else:
+            batches.append([index])
+            valid = steps
+    return [np.asarray(batch) for batch in batches]
 
 
 def chain_windows(

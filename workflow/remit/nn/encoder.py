@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .mamba2 import BidirectionalMamba2, Mamba2
+from .checks import check_finite
+from .mamba2 import PRECISIONS, BidirectionalMamba2, Mamba2, MixerState
 
 # Spatial frequencies of the electrode encoding, in cycles per metre. A head is about 0.2 m
 # across: at 1.25 (wavelength 0.8 m) it spans a quarter of a wave, so sin(x) grows steadily from
@@ -30,8 +31,9 @@ HIGHEST_CYCLES_PER_METRE = 20.0
 # millimetres or centimetres do.
 FARTHEST_ELECTRODE_M = 0.5
 
+SAMPLE_AXES = ("sequence", "step", "channel", "sample")
 
-RESULT_VERSION = 1  # raise when a change to the model or its scan alters what it computes
+RESULT_VERSION = 2  # raise when a change to the model or its scan alters what it computes
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class EncoderSettings:
     d_model, num_layers: width and number of blocks.
     samples_per_token: samples S of a token, at the rate of the data.
     d_state, d_conv, expand, headdim, ngroups, chunk_size: of each Mamba-2 mixer.
-    bidirectional: read in both directions, with weights of their own; otherwise causal.
+    bidirectional: read in both directions; otherwise causal.
+    shared_directions: one set of weights for both directions, not one for each.
+    precision: "float32", or "bfloat16" to round the factors of each mixer's projections (on CUDA
+        with mamba-ssm's kernels, of everything in a mixer but its parameters and decays).
     """
 
     d_model: int
@@ -54,17 +59,27 @@ class EncoderSettings:
     ngroups: int = 1
     chunk_size: int = 64
     bidirectional: bool = True
+    shared_directions: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "bidirectional":
+            if field.name == "precision":
+                if value not in PRECISIONS:
+                    raise ValueError(f"precision is {value!r}; expected one of {PRECISIONS}")
+            elif isinstance(field.default, bool):
                 if not isinstance(value, bool):
-                    raise ValueError(f"bidirectional is {value!r}; expected true or false")
+                    raise ValueError(f"{field.name} is {value!r}; expected true or false")
             elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{field.name} is {value!r}; expected a whole number from 1 up")
+        if self.shared_directions and not self.bidirectional:
+            raise ValueError(
+                "shared_directions is true and bidirectional false; expected two directions to share "
+                "weights; set bidirectional, or leave shared_directions out"
+            )
 
-    def to_dict(self) -> dict[str, int | bool]:
+    def to_dict(self) -> dict[str, int | bool | str]:
         """Plain values only, for a checkpoint."""
         return asdict(self)
 
@@ -133,21 +148,37 @@ class Block(nn.Module):
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(settings.d_model)
-        mixer = BidirectionalMamba2 if settings.bidirectional else Mamba2
-        self.mixer: BidirectionalMamba2 | Mamba2 = mixer(
-            d_model=settings.d_model,
-            d_state=settings.d_state,
-            d_conv=settings.d_conv,
-            expand=settings.expand,
-            headdim=settings.headdim,
-            ngroups=settings.ngroups,
-            chunk_size=settings.chunk_size,
+        sizes = {
+            name: getattr(settings, name)
+            for name in (
+                "d_model",
+                "d_state",
+                "d_conv",
+                "expand",
+                "headdim",
+                "ngroups",
+                "chunk_size",
+            )
+        }
+        self.mixer: BidirectionalMamba2 | Mamba2 = (
+            BidirectionalMamba2(**sizes, shared=settings.shared_directions)
+            if settings.bidirectional
+            else Mamba2(**sizes)
         )
+        for part in self.mixer.modules():
+            if isinstance(part, Mamba2):
+                part.precision = settings.precision
 
-    def forward(self, x_BTD: Tensor, valid_BT: Tensor | None = None) -> Tensor:
-        """Mix x_BTD along its tokens; padding, where valid_BT is False, affects nothing."""
-        out_BTD: Tensor = x_BTD + self.mixer(self.norm(x_BTD), valid_BT)
+    def forward(self, x_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Mix x_BTD along its tokens; what stands beyond a row's length affects nothing."""
+        out_BTD: Tensor = x_BTD + self.mixer(self.norm(x_BTD), lengths_B)
         return out_BTD
+
+    def step(self, x_BD: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """One token of :meth:`forward` after those that ``state`` has seen; causal blocks only."""
+        assert isinstance(self.mixer, Mamba2)
+        out_BD, state = self.mixer.step(self.norm(x_BD), state)
+        return x_BD + out_BD, state
 
 
 class Encoder(nn.Module):
@@ -197,8 +228,8 @@ class Encoder(nn.Module):
 
         Args:
             samples_BKCS: robustly scaled samples (no unit).
-            valid_BK: bool, False where a step is padding. It affects no other step, and what
-                comes back there has no meaning.
+            valid_BK: bool, False where a step is padding, which stands at the end of a row only.
+                It affects no other step, and what comes back there has no meaning.
             masked_BKC: bool, True where the content is the mask token. The samples there cannot
                 influence any output, whatever they are.
             source_BKC: int64, the flat index k * C + c of the token of the same sequence whose
@@ -208,18 +239,35 @@ class Encoder(nn.Module):
             tokens_BKCD.
 
         Raises:
-            ValueError: if a shape does not fit the model or the other inputs.
+            ValueError: if a shape does not fit the model or the other inputs. On a CPU, where looking
+                costs next to nothing, also if padding stands before a valid step, or a sample that
+                is read is NaN or infinite.
         """
         self._check_shapes(samples_BKCS, valid_BK, masked_BKC, source_BKC)
+        if torch.compiler.is_exporting() and valid_BK is None and masked_BKC is None:
+            # The number of steps is asked of data, not of the shape: the program then holds for every
+            # K, where arithmetic on K would bind it to the size class of the example.
+            order_K = samples_BKCS.new_ones(samples_BKCS.shape[1]).nonzero().squeeze(1)
+            torch._check(order_K.shape[0] >= 1)
+            samples_BKCS = samples_BKCS[:, order_K]
         steps, channels = samples_BKCS.shape[1:3]
+        # On a GPU a look at the values would wait for it; in an exported program there is none.
+        look = samples_BKCS.device.type == "cpu" and not torch.compiler.is_compiling()
+        if look and valid_BK is not None:
+            _check_padding_is_last(valid_BK)
+            if valid_BK.all():
+                valid_BK = None
         # Hidden samples are overwritten before anything touches them, so that not even a NaN
         # among them reaches a value or a gradient.
-        valid_BT = None
+        lengths_B = None
         if valid_BK is not None:
-            valid_BT = valid_BK.repeat_interleave(channels, dim=1)
+            lengths_B = valid_BK.sum(1) * channels
+            if not torch.compiler.is_compiling():
+                lengths_B = lengths_B.cpu()  # looked at by every block: wait for a GPU once
             samples_BKCS = samples_BKCS.masked_fill(~valid_BK[:, :, None, None], 0.0)
         if masked_BKC is not None:
             samples_BKCS = samples_BKCS.masked_fill(masked_BKC.unsqueeze(-1), 0.0)
+        check_finite("samples", samples_BKCS, SAMPLE_AXES)
         samples_BTS = samples_BKCS.flatten(1, 2)
         if source_BKC is not None:
             index_BT1 = source_BKC.flatten(1).unsqueeze(-1)
@@ -233,9 +281,59 @@ class Encoder(nn.Module):
         )
         x_BTD = x_BKCD.flatten(1, 2)
         for block in self.blocks:
-            x_BTD = block(x_BTD, valid_BT)
+            x_BTD = block(x_BTD, lengths_B)
         tokens_BKCD: Tensor = self.norm(x_BTD).unflatten(1, (steps, channels))
         return tokens_BKCD
+
+    def initial_state(self, batch: int) -> list[MixerState]:
+        """The state of :meth:`step` before the first token, one entry per block.
+
+        Raises:
+            ValueError: if the encoder is bidirectional or ``batch`` is below 1.
+        """
+        self._check_causal()
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; expected at least 1 sequence")
+        mixers = (cast(Mamba2, cast(Block, block).mixer) for block in self.blocks)
+        return [mixer.initial_state(batch) for mixer in mixers]
+
+    def step(self, samples_BCS: Tensor, state: list[MixerState]) -> tuple[Tensor, list[MixerState]]:
+        """Encode the next token step of each sequence, as a recording streams in.
+
+        Step after step this gives what :meth:`forward` gives for the whole sequence, to rounding,
+        at a cost per step that does not grow.
+
+        Args:
+            samples_BCS: robustly scaled samples of one token step (no unit).
+            state: from :meth:`initial_state`, or from the step before.
+
+        Returns:
+            tokens_BCD, and the state after them.
+
+        Raises:
+            ValueError: as :meth:`forward` and :meth:`initial_state`.
+        """
+        self._check_causal()
+        samples_BKCS = samples_BCS.unsqueeze(1)
+        self._check_shapes(samples_BKCS, None, None, None)
+        check_finite("samples", samples_BKCS, SAMPLE_AXES)
+        x_BCD = self.embed(samples_BCS) + self.electrode_map(self.electrodes_CD)
+        state = list(state)
+        for number, block in enumerate(self.blocks):
+            out_BD = []
+            for x_BD in x_BCD.unbind(1):  # a block reads the electrodes one after another
+                x_BD, state[number] = cast(Block, block).step(x_BD, state[number])
+                out_BD.append(x_BD)
+            x_BCD = torch.stack(out_BD, dim=1)
+        tokens_BCD: Tensor = self.norm(x_BCD)
+        return tokens_BCD, state
+
+    def _check_causal(self) -> None:
+        if self.settings.bidirectional:
+            raise ValueError(
+                "this encoder is bidirectional; expected a causal one to read step by step; train with "
+                "bidirectional false, or encode the whole sequence"
+            )
 
     def _check_shapes(
         self,
@@ -257,6 +355,15 @@ class Encoder(nn.Module):
         ):
             if tensor is not None and tensor.shape != shape:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {tuple(shape)}")
+
+
+def _check_padding_is_last(valid_BK: Tensor) -> None:
+    if valid_BK.shape[1] > 1 and (late_BK := valid_BK[:, 1:] & ~valid_BK[:, :-1]).any():
+        row, step = late_BK.nonzero()[0].tolist()
+        raise ValueError(
+            f"valid: row {row} has padding at step {step} before a valid step; expected padding at "
+            "the end of a row only; move it there"
+        )
 
 
 def pooled_sum(tokens_BKCD: Tensor, valid_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:

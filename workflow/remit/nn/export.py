@@ -64,13 +64,17 @@ class ParticipantClassifier(nn.Module):
         steps = length // samples
         context = self.context_windows
         scaled_WCL = robust_scale(windows_WCL)
-        # The windows of each sequence, by index. Which windows begin one is asked of data, not of
-        # the shape: an exported program then holds for every W, where arithmetic on W would bind
-        # it to the multiples, or to the size class, of the example it was made with.
+        # The windows of each sequence, by index. Which windows begin one, and how many it has, is
+        # asked of data, not of the shape: an exported program then holds for every W, where arithmetic
+        # on W would bind it to the multiples, or to the size class, of the example it was made with.
         order_W = torch.arange(windows, device=windows_WCL.device)
         first_B1 = (order_W % context == 0).nonzero()
+        order_V = (
+            (order_W < context).nonzero().squeeze(1)
+        )  # a short recording is one short sequence
         torch._check(first_B1.shape[0] >= 1)
-        index_BV = first_B1 + torch.arange(context, device=windows_WCL.device)
+        torch._check(order_V.shape[0] >= 1)
+        index_BV = first_B1 + order_V
         valid_BK = (index_BV < windows).repeat_interleave(steps, dim=1)
         windows_BVCL = scaled_WCL[index_BV.clamp(max=windows - 1)]  # padding is marked invalid
         samples_BVKCS = torch.unflatten(windows_BVCL, 3, (steps, samples)).transpose(2, 3)

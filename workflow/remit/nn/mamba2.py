@@ -1,7 +1,10 @@
-"""The Mamba-2 block, one-directional and bidirectional, in plain PyTorch.
+"""The Mamba-2 block, one-directional and bidirectional.
 
-Parameters carry the names, shapes and initial values of ``mamba_ssm.modules.mamba2.Mamba2``, so
-weights move freely between the two. It knows nothing of EEG, electrodes, masks or files.
+On a CPU, and on a GPU without mamba-ssm's kernels, the whole block runs as one function with a
+derivative written by hand (``mixer``); exported and compiled programs take the same steps in
+ordinary operations. Parameters carry the names, shapes and initial values of
+``mamba_ssm.modules.mamba2.Mamba2``, so weights move freely between the two. It knows nothing of
+EEG, electrodes, masks or files.
 
 Source: Dao & Gu 2024, arXiv 2405.21060; github.com/state-spaces/mamba,
 ``mamba_ssm/modules/mamba2.py``.
@@ -15,34 +18,59 @@ Legend of the shape suffixes
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ssd import ssd_output
+from .checks import check_finite, check_lengths
+from .mixer import MixerShape, mix
+from .ssd import plain_scan
 
-# softplus(-1e4) is exactly zero in every float format: at padding the state neither decays nor
-# is written to.
-RAW_DT_OF_PADDING = -1e4
+PRECISIONS = ("float32", "bfloat16")
 
 
 class GatedRMSNorm(nn.Module):
-    """RMS normalisation of ``y * silu(z)`` in groups of channels (gate before norm)."""
+    """RMS normalisation in groups of channels, of ``y * silu(z)`` or before that product.
 
-    def __init__(self, width: int, groups: int, eps: float) -> None:
+    Args:
+        width: number of channels I.
+        groups: groups of channels that are normalised by themselves.
+        eps: added to the mean square.
+        norm_before_gate: normalise y, then multiply by silu(z).
+    """
+
+    def __init__(
+        self, width: int, groups: int, eps: float, *, norm_before_gate: bool = False
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.groups = groups
         self.eps = eps
+        self.norm_before_gate = norm_before_gate
 
     def forward(self, y_BTI: Tensor, z_BTI: Tensor) -> Tensor:
-        """Normalise y_BTI gated by z_BTI; the same shape comes back."""
-        gated_BTI = y_BTI * F.silu(z_BTI)
-        grouped_BTGI = torch.unflatten(gated_BTI, -1, (self.groups, -1))
+        """Normalise and gate y_BTI by z_BTI; the same shape comes back."""
+        gate_BTI = F.silu(z_BTI)
+        if not self.norm_before_gate:
+            y_BTI = y_BTI * gate_BTI
+        grouped_BTGI = torch.unflatten(y_BTI, -1, (self.groups, -1))
         rstd_BTG1 = (grouped_BTGI.square().mean(-1, keepdim=True) + self.eps).rsqrt()
         normed_BTI: Tensor = (grouped_BTGI * rstd_BTG1).flatten(-2) * self.weight
-        return normed_BTI
+        return normed_BTI * gate_BTI if self.norm_before_gate else normed_BTI
+
+
+@dataclass(frozen=True)
+class MixerState:
+    """Where a causal mixer stands in a sequence.
+
+    past_BKE: what the convolution still looks back at: its last K - 1 inputs, oldest first.
+    ssm_BHPN: the state of the scan.
+    """
+
+    past_BKE: Tensor
+    ssm_BHPN: Tensor
 
 
 class Mamba2(nn.Module):
@@ -60,6 +88,12 @@ class Mamba2(nn.Module):
         dt_init_floor: and not below this.
         A_init_range: the initial decay rates -A are uniform between these.
         norm_eps: added to the mean square in the gated norm.
+        dt_limit: step sizes are held between these (after softplus).
+        norm_before_gate: normalise before the gate instead of after it.
+
+    Attributes:
+        backend: "torch", or "mamba_ssm" for that package's kernels on CUDA (see ``backends``).
+        precision: "float32", or "bfloat16" to round the factors of both projections to bfloat16.
 
     Raises:
         ValueError: if the widths do not divide, or a size is below 1.
@@ -79,6 +113,8 @@ class Mamba2(nn.Module):
         dt_init_floor: float = 1e-4,
         A_init_range: tuple[float, float] = (1.0, 16.0),
         norm_eps: float = 1e-5,
+        dt_limit: tuple[float, float] = (0.0, math.inf),
+        norm_before_gate: bool = False,
     ) -> None:
         super().__init__()
         sizes = {
@@ -104,7 +140,12 @@ class Mamba2(nn.Module):
             raise ValueError(f"{nheads} heads are not divisible by ngroups = {ngroups}")
         if not 0 < A_init_range[0] <= A_init_range[1]:
             raise ValueError(f"A_init_range is {A_init_range}; it must be positive and ascending")
+        if not 0 <= dt_limit[0] < dt_limit[1]:
+            raise ValueError(f"dt_limit is {dt_limit}; it must not be negative, and ascending")
 
+        self.backend = "torch"
+        self.precision = "float32"
+        self.dt_limit = dt_limit
         self.d_model = d_model
         self.d_state = d_state
         self.d_conv = d_conv
@@ -127,71 +168,182 @@ class Mamba2(nn.Module):
         self.dt_bias = nn.Parameter(dt_H + torch.log(-torch.expm1(-dt_H)))
         self.A_log = nn.Parameter(torch.empty(nheads).uniform_(*A_init_range).log())
         self.D = nn.Parameter(torch.ones(nheads))
-        self.norm = GatedRMSNorm(d_inner, ngroups, norm_eps)
+        self.norm = GatedRMSNorm(d_inner, ngroups, norm_eps, norm_before_gate=norm_before_gate)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
         # As upstream: an optimiser should not decay these.
         for parameter in (self.dt_bias, self.A_log, self.D):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, u_BTD: Tensor, valid_BT: Tensor | None = None) -> Tensor:
+    def forward(
+        self, u_BTD: Tensor, lengths_B: Tensor | None = None, *, reverse: bool = False
+    ) -> Tensor:
         """Mix along time.
 
         Args:
             u_BTD: input.
-            valid_BT: False where a position is padding, before or after the real tokens of its
-                row. Padding affects no other position; what comes back there has no meaning.
+            lengths_B: whole numbers, the tokens of each row; all of them when not given. What
+                lies beyond is never read, and what comes back there is zero.
+            reverse: read every row from its last token to its first.
 
         Returns:
             Output of the same shape.
+
+        Raises:
+            ValueError: if the width does not fit, a length is beyond the row, or (looked for on a
+                CPU) a token holds NaN or infinity.
         """
-        if valid_BT is not None:
-            u_BTD = u_BTD.masked_fill(~valid_BT.unsqueeze(-1), 0.0)
-        z_BTI, conv_BTE, dt_BTH = torch.split(
-            self.in_proj(u_BTD), [self.d_inner, self.conv_dim, self.nheads], dim=-1
+        if u_BTD.dim() != 3 or u_BTD.shape[-1] != self.d_model or u_BTD.shape[1] < 1:
+            raise ValueError(
+                f"the input has shape {tuple(u_BTD.shape)}; expected [B, T, {self.d_model}] with "
+                "at least one token"
+            )
+        if torch.compiler.is_compiling():
+            return self._plain(u_BTD, lengths_B, reverse=reverse)
+        lengths = check_lengths(lengths_B, *u_BTD.shape[:2])
+        axes = ("sequence", "token", "feature")
+        check_finite("the input of a Mamba-2 block", u_BTD, axes, lengths)
+        if self.backend == "mamba_ssm":
+            from .backends import mamba_ssm_mixer  # the package is optional, and slow to import
+
+            return mamba_ssm_mixer(self, u_BTD, lengths_B, reverse)
+        return mix(
+            u_BTD,
+            self.in_proj.weight,
+            self.conv1d.weight.squeeze(1),
+            self._conv_bias,
+            self.dt_bias,
+            self.A_log,
+            self.D,
+            self.norm.weight,
+            self.out_proj.weight,
+            MixerShape(
+                d_inner=self.d_inner,
+                nheads=self.nheads,
+                headdim=self.headdim,
+                ngroups=self.ngroups,
+                d_state=self.d_state,
+                d_conv=self.d_conv,
+                chunk_size=self.chunk_size,
+                norm_eps=self.norm.eps,
+                dt_limit=self.dt_limit,
+                norm_before_gate=self.norm.norm_before_gate,
+                half=self.precision == "bfloat16",
+            ),
+            lengths=lengths,
+            reverse=reverse,
         )
-        if valid_BT is not None:
-            dt_BTH = dt_BTH.masked_fill(~valid_BT.unsqueeze(-1), RAW_DT_OF_PADDING)
-        state_width = self.ngroups * self.d_state
-        x_BTI, B_BT_GN, C_BT_GN = torch.split(
-            F.silu(self._convolve(conv_BTE)), [self.d_inner, state_width, state_width], dim=-1
-        )
-        x_BTHP = torch.unflatten(x_BTI, -1, (self.nheads, self.headdim))
-        y_BTHP = ssd_output(
+
+    @property
+    def _conv_bias(self) -> Tensor:
+        bias = self.conv1d.bias
+        assert bias is not None
+        return bias
+
+    def _plain(self, u_BTD: Tensor, lengths_B: Tensor | None, *, reverse: bool) -> Tensor:
+        """:meth:`forward` in ordinary operations, for programs that are exported or compiled."""
+        if lengths_B is not None:
+            order_T = torch.arange(u_BTD.shape[1], device=u_BTD.device)
+            outside_BT1 = (order_T >= lengths_B.unsqueeze(-1)).unsqueeze(-1)
+            u_BTD = u_BTD.masked_fill(outside_BT1, 0.0)
+        z_BTI, in_BTE, raw_BTH = self._split(self.in_proj(u_BTD))
+        past = (0, self.d_conv - 1) if reverse else (self.d_conv - 1, 0)
+        padded_BTE = F.pad(in_BTE, (0, 0, *past))
+        taps = self.conv1d.weight.squeeze(1).unbind(1)
+        taps = taps[::-1] if reverse else taps
+        conv_BTE = self._conv_bias
+        for k in range(self.d_conv):
+            conv_BTE = torch.addcmul(conv_BTE, padded_BTE[:, k : k + u_BTD.shape[1]], taps[k])
+        x_BTHP, dt_BTH, B_BTGN, C_BTGN = self._scan_inputs(conv_BTE, raw_BTH)
+        y_BTHP, _ = plain_scan(
             x_BTHP,
-            F.softplus(dt_BTH + self.dt_bias),
+            dt_BTH,
             -torch.exp(self.A_log.float() if self.A_log.dtype.itemsize < 4 else self.A_log),
-            torch.unflatten(B_BT_GN, -1, (self.ngroups, self.d_state)),
-            torch.unflatten(C_BT_GN, -1, (self.ngroups, self.d_state)),
+            B_BTGN,
+            C_BTGN,
             chunk_size=self.chunk_size,
+            lengths_B=lengths_B,
+            reverse=reverse,
         )
+        out_BTD = self._finish(y_BTHP, x_BTHP, z_BTI)
+        return out_BTD if lengths_B is None else out_BTD.masked_fill(outside_BT1, 0.0)
+
+    def _split(self, in_BTF: Tensor) -> list[Tensor]:
+        """The input projection as z, what is convolved, and raw dt."""
+        sizes = [self.d_inner, self.conv_dim, self.nheads]
+        return list(torch.split(in_BTF, sizes, dim=-1))
+
+    def _scan_inputs(
+        self, conv_BTE: Tensor, raw_BTH: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x, dt, B and C of the scan."""
+        width = self.ngroups * self.d_state
+        x_BTI, B_BTX, C_BTX = torch.split(F.silu(conv_BTE), [self.d_inner, width, width], dim=-1)
+        dt_BTH = F.softplus(raw_BTH + self.dt_bias).clamp(*self.dt_limit)
+        B_BTGN, C_BTGN = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B_BTX, C_BTX))
+        return x_BTI.unflatten(-1, (self.nheads, self.headdim)), dt_BTH, B_BTGN, C_BTGN
+
+    def _finish(self, y_BTHP: Tensor, x_BTHP: Tensor, z_BTI: Tensor) -> Tensor:
+        """From the scan's output to the block's."""
         y_BTHP = torch.addcmul(y_BTHP, x_BTHP, self.D.unsqueeze(-1))
         out_BTD: Tensor = self.out_proj(self.norm(y_BTHP.flatten(-2), z_BTI))
         return out_BTD
 
-    def _convolve(self, in_BTE: Tensor) -> Tensor:
-        """Causal depthwise convolution as a sum of shifted copies.
+    def initial_state(self, batch: int) -> MixerState:
+        """The state before the first token of ``batch`` sequences, for :meth:`step`."""
+        like = self.in_proj.weight
+        return MixerState(
+            like.new_zeros(batch, self.d_conv - 1, self.conv_dim),
+            like.new_zeros(batch, self.nheads, self.headdim, self.d_state),
+        )
 
-        On a CPU this is many times faster than F.conv1d, which also wants time last.
+    def step(self, u_BD: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """Take one token of each sequence.
+
+        One after another the outputs are those of :meth:`forward` on the whole sequences, to
+        rounding.
+
+        Args:
+            u_BD: the next tokens.
+            state: of :meth:`initial_state` or the last step; it is not changed.
+
+        Returns:
+            the outputs, [B, D], and the state for the next step.
+
+        Raises:
+            ValueError: if the tokens do not fit the state or the width.
         """
-        steps = in_BTE.shape[1]
-        taps = self.conv1d.weight.squeeze(1).unbind(1)
-        past_BTE = F.pad(in_BTE, (0, 0, self.d_conv - 1, 0))
-        bias = self.conv1d.bias
-        assert bias is not None
-        out_BTE = torch.addcmul(bias, in_BTE, taps[-1])
-        for k in range(self.d_conv - 1):
-            out_BTE = torch.addcmul(out_BTE, past_BTE[:, k : k + steps], taps[k])
-        return out_BTE
+        if u_BD.shape != (state.ssm_BHPN.shape[0], self.d_model):
+            raise ValueError(
+                f"tokens have shape {tuple(u_BD.shape)}; expected "
+                f"({state.ssm_BHPN.shape[0]}, {self.d_model})"
+            )
+        check_finite("the token", u_BD, ("sequence", "feature"))
+        z_B1I, in_B1E, raw_B1H = self._split(self.in_proj(u_BD.unsqueeze(1)))
+        window_BKE = torch.cat([state.past_BKE, in_B1E], dim=1)
+        taps_KE = self.conv1d.weight.squeeze(1).t()
+        conv_B1E = (window_BKE * taps_KE).sum(1, keepdim=True) + self._conv_bias
+        x_B1HP, dt_B1H, B_B1GN, C_B1GN = self._scan_inputs(conv_B1E, raw_B1H)
+        per_group = self.nheads // self.ngroups
+        B_BHN, C_BHN = (t[:, 0].repeat_interleave(per_group, dim=1) for t in (B_B1GN, C_B1GN))
+        decay_BH = torch.exp(dt_B1H[:, 0] * -torch.exp(self.A_log))
+        u_BHP = x_B1HP[:, 0] * dt_B1H[:, 0].unsqueeze(-1)
+        ssm_BHPN = state.ssm_BHPN * decay_BH[..., None, None] + u_BHP.unsqueeze(
+            -1
+        ) * B_BHN.unsqueeze(-2)
+        y_B1HP = (ssm_BHPN @ C_BHN.unsqueeze(-1)).squeeze(-1).unsqueeze(1)
+        out_BD = self._finish(y_B1HP, x_B1HP, z_B1I).squeeze(1)
+        return out_BD, MixerState(window_BKE[:, 1:], ssm_BHPN)
 
 
 class BidirectionalMamba2(nn.Module):
-    """Two Mamba-2 mixers with weights of their own, one reading forwards and one backwards.
+    """Two Mamba-2 mixers, one reading forwards and one backwards; the output is their sum.
 
-    The output is the sum of both. The backward one sees whole rows reversed; padding then comes
-    first, where it affects nothing, so the result is exactly that of the unpadded sequence.
+    Neither turns the sequence round in memory: the second walks its tiles from the last to the
+    first. Rows end at their own length in both directions.
 
     Args:
         d_model, d_state, d_conv, expand, headdim, ngroups, chunk_size: as in :class:`Mamba2`.
+        shared: one set of weights for both directions.
     """
 
     def __init__(
@@ -203,15 +355,19 @@ class BidirectionalMamba2(nn.Module):
         headdim: int = 64,
         ngroups: int = 1,
         chunk_size: int = 64,
+        *,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         sizes = (d_model, d_state, d_conv, expand, headdim, ngroups, chunk_size)
+        self.shared = shared
         self.forward_mixer = Mamba2(*sizes)
-        self.backward_mixer = Mamba2(*sizes)
+        if not shared:
+            self.backward_mixer = Mamba2(*sizes)
 
-    def forward(self, u_BTD: Tensor, valid_BT: Tensor | None = None) -> Tensor:
-        """Mix u_BTD along time in both directions; valid_BT as in :meth:`Mamba2.forward`."""
-        reversed_valid_BT = None if valid_BT is None else valid_BT.flip(1)
-        backward_BTD = self.backward_mixer(u_BTD.flip(1), reversed_valid_BT).flip(1)
-        out_BTD: Tensor = self.forward_mixer(u_BTD, valid_BT) + backward_BTD
+    def forward(self, u_BTD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Mix u_BTD along time in both directions; lengths_B as in :meth:`Mamba2.forward`."""
+        backward_mixer = self.forward_mixer if self.shared else self.backward_mixer
+        backward_BTD = backward_mixer(u_BTD, lengths_B, reverse=True)
+        out_BTD: Tensor = self.forward_mixer(u_BTD, lengths_B) + backward_BTD
         return out_BTD

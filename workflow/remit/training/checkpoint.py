@@ -64,7 +64,7 @@ class _Checkpoint(_Part):
     """What every checkpoint holds."""
 
     name: str
-    encoder: dict[str, int | bool]
+    encoder: dict[str, int | bool | str]
     channels: list[str]
     positions: torch.Tensor
     settings: dict[str, Any]

@@ -37,6 +37,16 @@ def encoder_settings(model: Mapping[str, Any], samples_per_token: int) -> Encode
     return EncoderSettings(samples_per_token=samples_per_token, **model)
 
 
+def saved_encoder_settings(values: Mapping[str, Any], file: Path) -> EncoderSettings:
+    """A checkpoint's settings; what an older one does not name has its default."""
+    try:
+        return EncoderSettings.from_dict(values)
+    except ValueError as error:
+        raise RemitError(
+            f"{file}: {error}; expected the encoder settings of this version; rebuild the checkpoint."
+        ) from None
+
+
 def build_encoder(
     settings: EncoderSettings, channels: Sequence[str]
 ) -> tuple[Encoder, torch.Tensor]:

@@ -29,9 +29,16 @@ from remit.nn.export import ParticipantClassifier, ParticipantProbabilities
 from remit.nn.heads import ClassifierHead
 from remit.tracking import Tracker
 from remit.training import checkpoint
-from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of, split_of
+from remit.training.data import (
+    build_encoder,
+    encoder_settings,
+    saved_encoder_settings,
+    signal_of,
+    signals_of,
+    split_of,
+)
 from remit.training.participants import NUM_CLASSES, Participants, class_weights, predict, step
-from remit.training.runtime import prepare, seed_all, versions
+from remit.training.runtime import prepare, seed_all, use_backend, versions
 from remit.training.state import TrainingState
 
 RESULT_VERSION = 1  # raise when a change here alters a fine-tuned model
@@ -78,7 +85,11 @@ def load_backbone(
     )
     expected = encoder_settings(settings.model, samples)
     checkpoint.check_equal(
-        file, "encoder", content["encoder"], expected.to_dict(), "name and configuration"
+        file,
+        "encoder",
+        saved_encoder_settings(content["encoder"], file).to_dict(),
+        expected.to_dict(),
+        "name and configuration",
     )
     checkpoint.check_equal(
         file,
@@ -150,7 +161,7 @@ def finetune(
     Raises :class:`RemitError` when backbone, data, split and settings do not fit together.
     """
     options = settings.finetuning
-    device = prepare(execution.device, execution.training_threads)
+    device = prepare(execution)
     dataset = open_dataset(primary)
     metadata = dataset.metadata
     split = split_of(dataset, split_file)
@@ -158,6 +169,7 @@ def finetune(
         check_usable(dataset, split.part(which), settings.sequences)
     content, encoder, positions_C3 = load_backbone(backbone, name, settings, dataset)
     encoder.to(device).eval()
+    backend = use_backend(encoder, execution.backend, device)
     frozen = options.freeze_backbone
     encoder.requires_grad_(not frozen)
 
@@ -176,7 +188,7 @@ def finetune(
         )
     log(
         f"fine-tune {name}: {len(train)} training and {len(val)} validation participants, backbone "
-        f"{'frozen' if frozen else 'trained'}; device {device}"
+        f"{'frozen' if frozen else 'trained'}; device {device}, backend {backend}"
         + ("; SIMULATED data" if metadata["simulated"] else "")
     )
     seed_all(options.seed, _INITIALISE)
@@ -245,7 +257,7 @@ def finetune(
         "data": data,
         "pretrained": pretrained,
         "versions": versions(),
-        "backend": "torch",
+        "backend": backend,
         "device": device.type,
         "history": history,
         "best_epoch": best["epoch"],
@@ -473,6 +485,7 @@ def _log_result(
     tracker.metrics(numbers, int(payload["best_epoch"]))
     tracker.tags({"remit.checkpoint_sha256": checkpoint.fingerprint(payload["state_dict"])})
     tracker.artifacts(files)
+    use_backend(encoder, "torch", torch.device("cpu"))  # an exported program is for any machine
     tracker.register(
         ParticipantProbabilities(
             ParticipantClassifier(

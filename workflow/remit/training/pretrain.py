@@ -27,7 +27,7 @@ from remit.tracking import Tracker
 from remit.training import checkpoint
 from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of, split_of
 from remit.training.reconstruction import Reconstruction
-from remit.training.runtime import prepare, seed_all, versions
+from remit.training.runtime import prepare, seed_all, use_backend, versions
 from remit.training.state import TrainingState
 
 RESULT_VERSION = 1  # raise when a change here alters a pretrained backbone
@@ -187,7 +187,7 @@ def pretrain(
     Raises :class:`RemitError` when data, split and settings do not fit together.
     """
     options = settings.pretraining
-    device = prepare(execution.device, execution.training_threads)
+    device = prepare(execution)
     data_file = open_dataset(primary)
     corpus_files = [open_dataset(corpus) for corpus in corpora]
     metadata = data_file.metadata
@@ -206,16 +206,17 @@ def pretrain(
     train = _join(parts, cohorts)
     stop = _join([load_sequences(data_file, aside, settings.sequences)], cohorts[:1])
     simulated = any(file.metadata["simulated"] for file in (data_file, *corpus_files))
-    log(
-        f"pretrain {name}: {len(train.participants)} participants, {len(train)} sequences of "
-        f"{train.num_steps} x {train.signal_WCL.shape[1]} tokens; {len(stop.participants)} participants "
-        f"kept aside; {len(held_out)} never seen; device {device}"
-        + ("; SIMULATED data" if simulated else "")
-        + ("; TRANSDUCTIVE" if options.transductive else "")
-    )
     seed_all(options.seed, _INITIALISE)
     encoder, positions_C3 = build_encoder(
         encoder_settings(settings.model, train.samples_per_token), metadata["channels"]
+    )
+    backend = use_backend(encoder, execution.backend, device)
+    log(
+        f"pretrain {name}: {len(train.participants)} participants, {len(train)} sequences of "
+        f"{train.num_steps} x {train.signal_WCL.shape[1]} tokens; {len(stop.participants)} participants "
+        f"kept aside; {len(held_out)} never seen; device {device}, backend {backend}"
+        + ("; SIMULATED data" if simulated else "")
+        + ("; TRANSDUCTIVE" if options.transductive else "")
     )
     model = Reconstruction(encoder, options, name, float(metadata["sampling_rate"]))
     model.spectrum.fit(train.tokens_NS())
@@ -274,7 +275,7 @@ def pretrain(
         "settings": all_settings,
         "data": data,
         "versions": versions(),
-        "backend": "torch",
+        "backend": backend,
         "device": device.type,
         "history": history,
         "best_epoch": best["epoch"],

@@ -16,25 +16,60 @@ import numpy as np
 import torch
 
 import remit
+from remit.config import Execution
 from remit.errors import RemitError
+from remit.nn import backends, products
+from remit.nn.mamba2 import Mamba2
 
 
-def prepare(device: str, threads: int) -> torch.device:
-    """Choose the device ('auto', 'cpu', 'cuda') and make PyTorch deterministic.
-
-    Raises :class:`RemitError` when CUDA is asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
+def device_of(execution: Execution) -> torch.device:
+    """The device to train on; raises :class:`RemitError` when CUDA is asked for and there is none."""
+    has_cuda = torch.cuda.is_available()
+    if execution.device == "cuda" and not has_cuda:
         raise RemitError(
             "execution.device is 'cuda'; found no CUDA device; expected one; set it to 'auto' or 'cpu'."
         )
-    chosen = "cuda" if device == "auto" and torch.cuda.is_available() else device
-    chosen = "cpu" if chosen == "auto" else chosen
+    chosen = "cuda" if execution.device == "auto" and has_cuda else execution.device
+    return torch.device("cpu" if chosen == "auto" else chosen)
+
+
+def prepare(execution: Execution) -> torch.device:
+    """Choose the device and make PyTorch deterministic, and as fast as that allows.
+
+    Raises :class:`RemitError` when CUDA is asked for and there is none.
+    """
+    device = device_of(execution)
     # cuBLAS is deterministic only with a workspace of fixed size; read when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
+    # Where algorithms are deterministic, mamba-ssm tunes its kernels only if the choice is kept.
+    os.environ.setdefault("TRITON_CACHE_AUTOTUNING", "1")
+    torch.set_num_threads(execution.training_threads)
     torch.use_deterministic_algorithms(True)
-    return torch.device(chosen)
+    # Else every torch.empty is filled first: a pass over memory that only a defect would see.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    products.use(execution.fast_products)
+    return device
+
+
+def choose_backend(asked: str, device: torch.device) -> str:
+    """The backend that 'auto' or a name stands for on a device.
+
+    Raises :class:`RemitError` when one is asked for by name that does not work there.
+    """
+    try:
+        return backends.choose(asked, device)
+    except ValueError as error:
+        raise RemitError(f"execution.backend: {error}.") from None
+
+
+def use_backend(module: torch.nn.Module, asked: str, device: torch.device) -> str:
+    """Set the backend of every Mamba-2 block of a module; returns the one chosen, or raises
+    :class:`RemitError` as :func:`choose_backend` does."""
+    chosen = choose_backend(asked, device)
+    for part in module.modules():
+        if isinstance(part, Mamba2):
+            part.backend = chosen
+    return chosen
 
 
 def seed_all(*parts: int) -> None:
