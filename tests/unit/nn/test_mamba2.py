@@ -304,3 +304,13 @@ def test_sizes_that_do_not_fit_are_named() -> None:
     for limit in ((-1.0, 1.0), (1.0, 1.0)):
         with pytest.raises(ValueError, match="dt_limit is"):
             Mamba2(256, dt_limit=limit)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_dtypes_are_refused_in_one_line(dtype: torch.dtype) -> None:
+    mixer = Mamba2(16, d_state=4, headdim=8)
+    u_BTD = torch.randn(1, 3, 16)
+    with pytest.raises(ValueError, match=f"the input is {dtype} and the weights are torch.float32"):
+        mixer(u_BTD.to(dtype))
+    with pytest.raises(ValueError, match="keep float32 and set precision"):
+        mixer.to(dtype)(u_BTD.to(dtype))

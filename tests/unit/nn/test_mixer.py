@@ -318,3 +318,17 @@ def test_a_row_does_not_depend_on_its_company(steps: int, routed: bool) -> None:
             assert same(mixer(longer, lengths_B)[1:8, :steps], together[1:8])
     finally:
         products.use(True)
+
+
+@pytest.mark.parametrize("bias", [-20.0, -45.0, -60.0])
+def test_gradients_of_tiny_steps_do_not_underflow(bias: float) -> None:
+    torch.manual_seed(0)
+    mixer = Mamba2(16, d_state=8, headdim=8)
+    with torch.no_grad():
+        mixer.dt_bias.fill_(bias)
+    u_BTD = torch.randn(2, 30, 16)
+    gradients = []
+    for module, inputs in ((mixer, u_BTD), (copy.deepcopy(mixer).double(), u_BTD.double())):
+        module(inputs).square().sum().backward()
+        gradients.append(module.dt_bias.grad.double())
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 1e-5

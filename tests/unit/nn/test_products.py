@@ -149,3 +149,28 @@ def test_threads_that_overlap_put_the_switch_back(routing: list[str]) -> None:
     assert switch() == "bf16"
     second.__exit__(None, None, None)
     assert switch() == before != "bf16"
+
+
+def test_the_probe_does_not_depend_on_what_its_caller_has_set() -> None:
+    expected = products.probe.__wrapped__()
+    assert 0 < expected < 1e-2  # float32 or bfloat16, but never the exact zero of float64
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert products.probe.__wrapped__() == expected
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert products.probe.__wrapped__() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_what_was_inherited_is_inherited_afterwards() -> None:
+    generic = torch.backends.mkldnn
+    before = generic.fp32_precision
+    generic.fp32_precision = "tf32"
+    try:
+        with products._onednn:
+            assert switch() == "bf16"
+        generic.fp32_precision = "ieee"
+        assert switch() == "ieee"
+    finally:
+        generic.fp32_precision = before

@@ -355,6 +355,20 @@ def test_an_embedding_has_the_same_bits_whoever_else_is_embedded(d_model, thread
     assert together.std(dim=0).min() > 1e-4  # they do differ between participants
 
 
+def test_an_embedding_does_not_depend_on_the_number_of_threads():
+    encoder, sequences = uneven([40, 13, 66, 1], context=70, d_model=64)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            people = tuning.Participants(encoder, sequences, CPU, keep=True)
+            found.append(people.embeddings(range(4)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(other, found[0]) for other in found[1:])
+
+
 @pytest.mark.parametrize("tokens_at_once", [1, 200, 1000, 65_536])
 def test_batches_of_an_accelerator_give_the_same_to_rounding(monkeypatch, tokens_at_once):
     encoder, sequences = uneven([1, 13, 6, 6, 1, 2, 12, 3, 5] * 3, context=40)

@@ -41,7 +41,7 @@ def run(jobs: Sequence[Callable[[], T]], device: torch.device, *, always: bool =
     with torch.no_grad():
         if (
             device.type != "cpu"
-            or threads == 1
+            or threads == 1  # so it is in a job: jobs may have jobs of their own
             or (not always and len(jobs) < WORTH * rounds * threads)
         ):
             return [job() for job in jobs]
@@ -57,17 +57,28 @@ def run(jobs: Sequence[Callable[[], T]], device: torch.device, *, always: bool =
 def _pool(threads: int) -> ThreadPoolExecutor:
     with _lock:
         if threads not in _pools:
-            pool = ThreadPoolExecutor(
-                threads, "remit", initializer=torch.set_num_threads, initargs=(1,)
-            )
-            # The number is a thread's own, and that of threads yet to come: start all of these,
-            # then put it back.
-            together = Barrier(threads)
-            list(pool.map(lambda _: together.wait(), range(threads)))
-            torch.set_num_threads(threads)
+            together = Barrier(threads, timeout=60)
+            pool = ThreadPoolExecutor(threads, "remit")
+            list(pool.map(lambda _: _one_processor(together), range(threads)))
+            torch.set_num_threads(threads)  # also that of threads yet to come: put it back
             _pools[threads] = pool
         return _pools[threads]
 
 
+def _one_processor(together: Barrier) -> None:
+    """Let this thread's operations run on it alone, for good; every thread of a pool passes once."""
+    together.wait()
+    # A thread's first operation takes the process's number, unless it has asked for it before.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+    together.wait()
+
+
+def _after_fork() -> None:
+    global _lock
+    _pools.clear()  # threads do not survive a fork
+    _lock = Lock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -202,6 +202,13 @@ class Mamba2(nn.Module):
         lengths = check_lengths(lengths_B, *u_BTD.shape[:2])
         axes = ("sequence", "token", "feature")
         check_finite("the input of a Mamba-2 block", u_BTD, axes, lengths)
+        if self.backend != "mamba_ssm" and (
+            u_BTD.dtype != self.A_log.dtype or u_BTD.dtype.itemsize < 4
+        ):
+            raise ValueError(
+                f"the input is {u_BTD.dtype} and the weights are {self.A_log.dtype}; expected float32 "
+                "or float64 for both; for bfloat16 products keep float32 and set precision"
+            )
         if self.backend == "mamba_ssm":
             from .backends import mamba_ssm_mixer  # the package is optional, and slow to import
 

@@ -500,7 +500,7 @@ class _Block:
         raw_BTH = in_BMF[:, chunks, -H:] + self.dt_bias_H
         slope_BZHQ = torch.sigmoid(raw_BTH).unflatten(1, (Z, Q)).transpose(2, 3)
         tiny = torch.finfo(dt_BZHQ.dtype).tiny
-        draw_BZHQ = found.written_BZHQ * slope_BZHQ / dt_BZHQ.clamp(min=tiny)
+        draw_BZHQ = found.written_BZHQ * (slope_BZHQ / dt_BZHQ.clamp(min=tiny))
         draw_BZHQ += found.decayed_BZHQ * self.A_H.unsqueeze(-1) * slope_BZHQ
         low, high = shape.dt_limit
         if low > 0 or high < float("inf"):

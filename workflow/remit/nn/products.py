@@ -7,11 +7,13 @@ the first product; elsewhere nothing is changed. Which library multiplies depend
 alone, never on a timing, so results stay the same from run to run.
 
 The switch inside PyTorch belongs to the whole process. It is set around a block's products and put
-back, and a product of another thread that falls between is as exact.
+back, and a product of another thread that falls between is as exact (while it is set,
+``torch.get_float32_matmul_precision`` raises, in any thread).
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -53,11 +55,13 @@ def probe() -> float:
     """The largest relative error of oneDNN's float32 products, against float64."""
     worst = 0.0
     generator = torch.Generator().manual_seed(0)
+    # Whatever the caller has set, it is float32 on the CPU that is asked about.
+    plain: Any = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
     for rows, inner, columns in _PROBES:
-        a = torch.randn(4, rows, inner, generator=generator)
-        b = torch.randn(4, inner, columns, generator=generator)
+        a = torch.randn(4, rows, inner, **plain)
+        b = torch.randn(4, inner, columns, **plain)
         exact = a.double() @ b.double()
-        with _onednn:
+        with _onednn, torch.autocast("cpu", enabled=False):
             found = torch.stack(
                 [torch.bmm(a, b), torch.stack([x @ y for x, y in zip(a, b, strict=True)])]
             )
@@ -88,7 +92,10 @@ class _Switch:
         matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
         with self._lock:
             if not self._inside:
-                self._before = matmul.fp32_precision
+                # Reading gives what a wider setting says as well; to write that back would pin it.
+                inherited: Any = torch.backends.mkldnn.fp32_precision
+                read = matmul.fp32_precision
+                self._before = "none" if read == inherited else read
                 matmul.fp32_precision = "bf16"
             self._inside += 1
 
@@ -130,3 +137,11 @@ def batched(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
     a3, b3, out3 = a.flatten(0, -3), b.flatten(0, -3), out.view(-1, *out.shape[-2:])
     torch.baddbmm(out3, a3, b3, out=out3) if add else torch.bmm(a3, b3, out=out3)
     return out
+
+
+def _after_fork() -> None:
+    _onednn.__init__()  # type: ignore[misc]  # another thread's hold on it did not survive
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -27,9 +27,9 @@ from .checks import check_finite, check_lengths
 from .products import fast
 from .tiles import LOG2_E, LOWEST_LOG2, Kept, Piece
 
-# A step of less counts as this much: its derivative stays defined, and what it writes is far
-# beneath the rounding.
-SMALLEST_DT = {torch.float32: 1e-30, torch.float64: 1e-200}
+# In derivatives a step of less counts as this much: that by dt itself is what was written divided by
+# dt, and stays defined. What it writes is far beneath any rounding.
+SMALLEST_DT = {torch.float32: 1e-20, torch.float64: 1e-150}
 
 
 def ssd_scan(
@@ -141,7 +141,6 @@ class _Scan(torch.autograd.Function):
         B, T, H, P = x_BTHP.shape
         N = B_BTGN.shape[-1]
         # Times the strongest rate it must still be no decay at all.
-        floor_H = SMALLEST_DT[x_BTHP.dtype] / (A_H.abs() * 1e-22).clamp(min=1.0)
         y_BTHP = torch.zeros_like(x_BTHP, memory_format=torch.contiguous_format)
         final_BHPN = x_BTHP.new_zeros(B, H, P, N)
         if state_BHPN is not None:
@@ -161,7 +160,7 @@ class _Scan(torch.autograd.Function):
             before_BZHNP = None
             if piece.chunks > 1 or before_BHNP is not None:
                 before_BZHNP = x_BTHP.new_empty(piece.count, piece.chunks, H, N, P)
-            dt_BZHQ = _tile(dt_BTH.maximum(floor_H), piece).contiguous()
+            dt_BZHQ = _tile(dt_BTH, piece).contiguous()
             reset_BZ1Q = None
             if reset_BT is not None:
                 reset_BZ1Q = _tile(reset_BT.unsqueeze(-1), piece)
@@ -205,6 +204,7 @@ class _Scan(torch.autograd.Function):
         for number in reversed(range(len(pieces))):
             piece: Piece = pieces[number]
             x_BZHQP, dt_BZHQ, sum_BZHQ, before_BZHNP = saved[4 * number : 4 * number + 4]
+            dt_BZHQ = dt_BZHQ.maximum(_smallest_dt(A_H).unsqueeze(-1))
             if piece.last:
                 dstate_BHNP = dfinal_BHPN[piece.rows].transpose(-1, -2)
             with fast(A_H):
@@ -220,8 +220,7 @@ class _Scan(torch.autograd.Function):
                 )
             dstate_BHNP = found.state_BHNP
             span = (piece.rows, slice(piece.start, piece.stop))
-            tiny = SMALLEST_DT[dt_BZHQ.dtype]  # empty places have dt = 0
-            ddt_BZHQ = found.written_BZHQ / dt_BZHQ.clamp(min=tiny)
+            ddt_BZHQ = found.written_BZHQ / dt_BZHQ
             ddt_BZHQ += found.decayed_BZHQ * A_H.unsqueeze(-1)
             dA_H += (found.decayed_BZHQ * dt_BZHQ).sum((0, 1, 3))
             dx_BTHP[span] = _untile(found.x_BZHQP, piece)
@@ -233,6 +232,11 @@ class _Scan(torch.autograd.Function):
                 dinitial_BHPN[piece.rows] = dstate_BHNP.transpose(-1, -2)
         none = (None,) * 4
         return dx_BTHP, ddt_BTH, dA_H, dB_BTGN, dC_BTGN, dinitial_BHPN, *none
+
+
+def _smallest_dt(A_H: Tensor) -> Tensor:
+    """What a step of less counts as in derivatives; so small that no decay shows it."""
+    return SMALLEST_DT[A_H.dtype] / (A_H.abs() * SMALLEST_DT[A_H.dtype] * 1e10).clamp(min=1.0)
 
 
 def _tile(values_BTHX: Tensor, piece: Piece) -> Tensor:
@@ -279,7 +283,9 @@ def plain_scan(
         order_T = order_T.flip(0) if reverse else order_T
         outside_BT1 = (order_T >= lengths_B.unsqueeze(-1)).unsqueeze(-1)
         dt_BTH = dt_BTH.masked_fill(outside_BT1, 0.0)
-        x_BTHP = x_BTHP.masked_fill(outside_BT1.unsqueeze(-1), 0.0)
+        x_BTHP, B_BTGN, C_BTGN = (
+            t.masked_fill(outside_BT1.unsqueeze(-1), 0.0) for t in (x_BTHP, B_BTGN, C_BTGN)
+        )
     wide = torch.float32 if x_BTHP.device.type == "mps" else torch.float64
     step_BTH = (dt_BTH.to(wide) * (A_H.to(wide) * LOG2_E)).clamp(min=LOWEST_LOG2[x_BTHP.dtype])
     if reset_BT is not None:

@@ -400,14 +400,15 @@ def backward(
     dlikeness_BZGQQ.tril_() if reverse else dlikeness_BZGQQ.triu_()
     batched(dlikeness_BZGQQ.transpose(-1, -2), B_BZGQN, dC_BZGQN)
     batched(dlikeness_BZGQQ, C_BZGQN, dB_BZGQN)
-    # The gradient of a step's decay is the sum over all pairs that it lies between: a difference of
-    # row and column sums in which everything else cancels. In float32 what is left of that
-    # cancellation would outweigh the small gradient of a strong decay.
+    # The gradient of a step's decay is the sum over all pairs that it lies between.
     exact_BZHQQ = workspace("exact", sum_BZHQ, B, Z, H, Q, Q).copy_(dweight_BZHQQ)
     own_BZHQ = exact_BZHQQ.diagonal(dim1=-2, dim2=-1).clone()
     exact_BZHQQ.diagonal(dim1=-2, dim2=-1).zero_()
     by_written_BZHQ = exact_BZHQQ.sum(-1)
-    spanned_BZHQ = _from_here(exact_BZHQQ.sum(-2) - by_written_BZHQ, reverse=reverse)
+    if wide == dtype:
+        spanned_BZHQ = _crossings(exact_BZHQQ, reverse=reverse)
+    else:  # cheaper: all but those pairs cancels, exactly enough in a wider type
+        spanned_BZHQ = _from_here(exact_BZHQQ.sum(-2) - by_written_BZHQ, reverse=reverse)
     by_written_BZHQ += own_BZHQ
 
     # What reads the state that a chunk began with.
@@ -466,6 +467,19 @@ def _share_out(
     dshared_BZGQN.add_(_by_group(dby_head_BZHQN, groups).sum(3))
     _by_group(dby_head_BZHQN, groups).mul_(shared_BZGQN.unsqueeze(3))
     return dby_head_BZHQN.sum(-1)
+
+
+def _crossings(pairs_BZHQQ: Tensor, *, reverse: bool) -> Tensor:
+    """For each token the sum over the pairs written before it and read from it on.
+
+    Nothing in it cancels but what does so by its sign. Rows are written tokens.
+    """
+    before_BZHQQ = torch.zeros_like(pairs_BZHQQ)
+    if reverse:
+        before_BZHQQ[..., :-1, :] = pairs_BZHQQ.flip(-2).cumsum(-2).flip(-2)[..., 1:, :]
+        return before_BZHQQ.tril_().sum(-1)
+    before_BZHQQ[..., 1:, :] = pairs_BZHQQ.cumsum(-2)[..., :-1, :]
+    return before_BZHQQ.triu_().sum(-1)
 
 
 def _from_here(values_BZHQ: Tensor, *, reverse: bool) -> Tensor:
