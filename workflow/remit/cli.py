@@ -56,7 +56,7 @@ def _json(text: str) -> dict[str, Any]:
     return _Given(values)
 
 
-def _settings(model: type[Settings], values: Mapping[str, Any]) -> Any:
+def _settings(model: type[Settings], values: Mapping[str, Any], where: str = "--settings") -> Any:
     from pydantic import ValidationError
 
     try:
@@ -64,16 +64,17 @@ def _settings(model: type[Settings], values: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise RemitError(f"--settings: {place}: {first['msg']}; correct it.") from None
+        raise RemitError(f"{where}: {place}: {first['msg']}; correct it.") from None
 
 
 def _execution(values: Mapping[str, Any] | None) -> Execution:
     """Execution settings: those given, else those of the workflow that called, else the defaults."""
     from remit.config import EXECUTION_VARIABLE, Execution
 
+    where = "--execution"
     if values is None:
-        values = _json(os.environ.get(EXECUTION_VARIABLE, "{}"))
-    execution: Execution = _settings(Execution, values)
+        values, where = _json(os.environ.get(EXECUTION_VARIABLE, "{}")), EXECUTION_VARIABLE
+    execution: Execution = _settings(Execution, values, where)
     return execution
 
 

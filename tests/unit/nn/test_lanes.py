@@ -83,7 +83,7 @@ def test_an_error_in_a_job_reaches_the_caller(threads: int) -> None:
 def test_gradients_do_not_depend_on_the_number_of_threads() -> None:
     torch.manual_seed(0)
     mixer = Mamba2(64)
-    u_BTD = torch.randn(8, 600, 64)
+    u_BTD = torch.randn(24, 600, 64)  # a tile each: more than lanes, and enough for any of these
     before = torch.get_num_threads()
     found = []
     try:
@@ -91,11 +91,8 @@ def test_gradients_do_not_depend_on_the_number_of_threads() -> None:
             torch.set_num_threads(number)
             mixer.zero_grad()
             mixer(u_BTD).square().sum().backward()
-            found.append([parameter.grad.clone() for parameter in mixer.parameters()])
+            found.append({name: p.grad.clone() for name, p in mixer.named_parameters()})
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
-        for name, mine, theirs in zip(dict(mixer.named_parameters()), found[0], other, strict=True):
-            if name not in ("in_proj.weight", "out_proj.weight"):  # no product over tokens in it
-                torch.testing.assert_close(mine, theirs, rtol=0, atol=0, msg=name)
-            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+        assert [name for name in other if not torch.equal(other[name], found[0][name])] == []

@@ -314,3 +314,11 @@ def test_narrow_dtypes_are_refused_in_one_line(dtype: torch.dtype) -> None:
         mixer(u_BTD.to(dtype))
     with pytest.raises(ValueError, match="keep float32 and set precision"):
         mixer.to(dtype)(u_BTD.to(dtype))
+
+
+@pytest.mark.parametrize(("name", "value"), [("backend", "torc"), ("precision", "bf16")])
+def test_misspelt_attributes_are_refused(name: str, value: str) -> None:
+    mixer = Mamba2(16, d_state=4, headdim=8)
+    setattr(mixer, name, value)
+    with pytest.raises(ValueError, match=f"{name} .*'{value}'.*; expected one of"):
+        mixer(torch.randn(1, 3, 16))

@@ -593,3 +593,15 @@ def test_the_derivative_by_a_step_of_zero_keeps_its_precision(smallest: float) -
     reads = torch.einsum("btgn,bsgn->bts", C.double(), B.double()).tril()
     exact = smallest * torch.einsum("bts,bshp->bsh", reads, x.double())
     assert float((dt.grad - exact).norm() / exact.norm()) < 1e-6
+
+
+def test_whole_numbers_and_floating_point_are_told_apart() -> None:
+    x, dt, A, B, C, _ = draw_inputs(1, 4, 1, 2, 3, 4, 0)
+    with pytest.raises(ValueError, match="x is torch.int64; expected floating point"):
+        ssd_scan(x.long(), dt, A, B, C)
+    with pytest.raises(ValueError, match="chunk_size is 2.5; expected a whole number"):
+        ssd_scan(x, dt, A, B, C, chunk_size=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seq_idx is torch.float32; expected whole numbers"):
+        ssd_scan(x, dt, A, B, C, seq_idx_BT=torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="2 heads cannot be shared out over 0 groups"):
+        ssd_scan(x, dt, A, B[:, :, :0], C[:, :, :0])

@@ -22,16 +22,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, util
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .mamba2 import Mamba2
+from .mamba2 import BACKENDS, Mamba2
 
-BACKENDS = ("torch", "mamba_ssm")
 INSTALL = "pip install --no-build-isolation '.[cuda]', as docs/usage.md says under CUDA"
 # From this version on the gradients of dt (softplus) and of B with several groups are right.
 OLDEST_MAMBA_SSM = (2, 2, 5)
@@ -128,8 +126,6 @@ def choose(asked: str, device: torch.device | str) -> str:
 @cache
 def _probe(device: torch.device) -> str | None:
     """Run both backends on a small block with padding; None where they agree, else what is wrong."""
-    from .mamba2 import Mamba2
-
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
             torch.manual_seed(0)

@@ -2,7 +2,8 @@
 
 Splitting every single operation between threads makes them wait for each other hundreds of times in
 a block, and each reads what another wrote. Here a thread takes a whole job, whose operations then
-run on it alone: faster from as many jobs as threads, and the same bits whatever their number.
+run on it alone: faster from as many jobs as threads, and, where there are enough jobs for that, the
+same bits whatever their number.
 PyTorch lets go of Python's lock inside its operations, so Python's threads do.
 """
 

@@ -28,6 +28,7 @@ from .checks import check_finite, check_lengths
 from .mixer import MixerShape, mix
 from .ssd import plain_scan
 
+BACKENDS = ("torch", "mamba_ssm")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -50,15 +51,19 @@ class GatedRMSNorm(nn.Module):
         self.eps = eps
         self.norm_before_gate = norm_before_gate
 
+    def parts(self, y_BTI: Tensor, z_BTI: Tensor) -> tuple[Tensor, Tensor]:
+        """y gated by z, [B, T, I], and the factor 1 / rms of each group, [B, T, G]."""
+        gated_BTI = y_BTI * F.silu(z_BTI)
+        sized_BTI = y_BTI if self.norm_before_gate else gated_BTI
+        grouped_BTGI = torch.unflatten(sized_BTI, -1, (self.groups, -1))
+        return gated_BTI, (grouped_BTGI.square().mean(-1) + self.eps).rsqrt()
+
     def forward(self, y_BTI: Tensor, z_BTI: Tensor) -> Tensor:
         """Normalise and gate y_BTI by z_BTI; the same shape comes back."""
-        gate_BTI = F.silu(z_BTI)
-        if not self.norm_before_gate:
-            y_BTI = y_BTI * gate_BTI
-        grouped_BTGI = torch.unflatten(y_BTI, -1, (self.groups, -1))
-        rstd_BTG1 = (grouped_BTGI.square().mean(-1, keepdim=True) + self.eps).rsqrt()
-        normed_BTI: Tensor = (grouped_BTGI * rstd_BTG1).flatten(-2) * self.weight
-        return normed_BTI * gate_BTI if self.norm_before_gate else normed_BTI
+        gated_BTI, rstd_BTG = self.parts(y_BTI, z_BTI)
+        grouped_BTGI = torch.unflatten(gated_BTI, -1, (self.groups, -1))
+        normed_BTI: Tensor = (grouped_BTGI * rstd_BTG.unsqueeze(-1)).flatten(-2) * self.weight
+        return normed_BTI
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,11 @@ class Mamba2(nn.Module):
                 f"the input has shape {tuple(u_BTD.shape)}; expected [B, T, {self.d_model}] with "
                 "at least one token"
             )
+        if self.backend not in BACKENDS or self.precision not in PRECISIONS:
+            raise ValueError(
+                f"backend is {self.backend!r} and precision {self.precision!r}; expected one of "
+                f"{BACKENDS} and one of {PRECISIONS}"
+            )
         if torch.compiler.is_compiling():
             return self._plain(u_BTD, lengths_B, reverse=reverse)
         lengths = check_lengths(lengths_B, *u_BTD.shape[:2])
@@ -252,7 +262,7 @@ class Mamba2(nn.Module):
             order_T = torch.arange(u_BTD.shape[1], device=u_BTD.device)
             outside_BT1 = (order_T >= lengths_B.unsqueeze(-1)).unsqueeze(-1)
             u_BTD = u_BTD.masked_fill(outside_BT1, 0.0)
-        z_BTI, in_BTE, raw_BTH = self._split(self.in_proj(u_BTD))
+        z_BTI, in_BTE, raw_BTH = self._enter(u_BTD)
         past = (0, self.d_conv - 1) if reverse else (self.d_conv - 1, 0)
         padded_BTE = F.pad(in_BTE, (0, 0, *past))
         taps = self.conv1d.weight.squeeze(1).unbind(1)
@@ -274,10 +284,16 @@ class Mamba2(nn.Module):
         out_BTD = self._finish(y_BTHP, x_BTHP, z_BTI)
         return out_BTD if lengths_B is None else out_BTD.masked_fill(outside_BT1, 0.0)
 
-    def _split(self, in_BTF: Tensor) -> list[Tensor]:
+    def _enter(self, u_BTD: Tensor) -> list[Tensor]:
         """The input projection as z, what is convolved, and raw dt."""
         sizes = [self.d_inner, self.conv_dim, self.nheads]
-        return list(torch.split(in_BTF, sizes, dim=-1))
+        return list(torch.split(self._product(u_BTD, self.in_proj.weight), sizes, dim=-1))
+
+    def _product(self, values: Tensor, weight: Tensor) -> Tensor:
+        """``values @ weight.T`` in the block's precision, as :func:`products.rows` does it."""
+        if self.precision == "bfloat16":
+            return F.linear(values.bfloat16(), weight.bfloat16()).to(values.dtype)
+        return F.linear(values, weight)
 
     def _scan_inputs(
         self, conv_BTE: Tensor, raw_BTH: Tensor
@@ -292,8 +308,16 @@ class Mamba2(nn.Module):
     def _finish(self, y_BTHP: Tensor, x_BTHP: Tensor, z_BTI: Tensor) -> Tensor:
         """From the scan's output to the block's."""
         y_BTHP = torch.addcmul(y_BTHP, x_BTHP, self.D.unsqueeze(-1))
-        out_BTD: Tensor = self.out_proj(self.norm(y_BTHP.flatten(-2), z_BTI))
-        return out_BTD
+        if self.precision == "float32":
+            out_BTD: Tensor = self.out_proj(self.norm(y_BTHP.flatten(-2), z_BTI))
+            return out_BTD
+        # What is rounded is what the mixer rounds: weights folded, one group's factor left for later.
+        gated_BTI, rstd_BTG = self.norm.parts(y_BTHP.flatten(-2), z_BTI)
+        folded_DI = self.out_proj.weight * self.norm.weight
+        if self.ngroups == 1:
+            return self._product(gated_BTI, folded_DI) * rstd_BTG
+        grouped_BTGI = torch.unflatten(gated_BTI, -1, (self.ngroups, -1))
+        return self._product((grouped_BTGI * rstd_BTG.unsqueeze(-1)).flatten(-2), folded_DI)
 
     def initial_state(self, batch: int) -> MixerState:
         """The state before the first token of ``batch`` sequences, for :meth:`step`."""
@@ -325,7 +349,7 @@ class Mamba2(nn.Module):
                 f"({state.ssm_BHPN.shape[0]}, {self.d_model})"
             )
         check_finite("the token", u_BD, ("sequence", "feature"))
-        z_B1I, in_B1E, raw_B1H = self._split(self.in_proj(u_BD.unsqueeze(1)))
+        z_B1I, in_B1E, raw_B1H = self._enter(u_BD.unsqueeze(1))
         window_BKE = torch.cat([state.past_BKE, in_B1E], dim=1)
         taps_KE = self.conv1d.weight.squeeze(1).t()
         conv_B1E = (window_BKE * taps_KE).sum(1, keepdim=True) + self._conv_bias

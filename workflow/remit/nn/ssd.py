@@ -369,18 +369,22 @@ def _check_shapes(
     initial_state_BHPN: Tensor | None,
     seq_idx_BT: Tensor | None,
 ) -> None:
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
+    if not isinstance(chunk_size, int) or chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}; expected a whole number from 1 up")
     if x_BTHP.dim() != 4 or B_BTGN.dim() != 4:
         raise ValueError(
             f"x must be [B, T, H, P] and B [B, T, G, N]; found {tuple(x_BTHP.shape)} and "
             f"{tuple(B_BTGN.shape)}"
         )
+    if not x_BTHP.is_floating_point():
+        raise ValueError(f"x is {x_BTHP.dtype}; expected floating point")
+    if seq_idx_BT is not None and seq_idx_BT.is_floating_point():
+        raise ValueError(f"seq_idx is {seq_idx_BT.dtype}; expected whole numbers")
     batch, steps, heads, width = x_BTHP.shape
     groups, size = B_BTGN.shape[2:]
     if steps < 1:
         raise ValueError("the scan needs at least one time step; T is 0")
-    if heads % groups:
+    if groups < 1 or heads % groups:
         raise ValueError(f"{heads} heads cannot be shared out over {groups} groups evenly")
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
         ("dt", dt_BTH, (batch, steps, heads)),
