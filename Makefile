@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SLOW := build/slow
 TARGET ?= results/finetuned/mamba2_eeg_d256_l2_m20_mae_finetuned_best.pt
 
-.PHONY: demo test env lint bench bench-engine clean-env test-unit test-dag test-e2e test-slow
+.PHONY: demo test env lint bench bench-engine clean-env test-unit test-dag test-e2e test-faults test-slow
 
 demo: env
 	$(BIN)/snakemake --cores $(CORES) $(TARGET)
@@ -14,7 +14,7 @@ demo: env
 test: env
 	$(BIN)/python -m pytest tests
 
-test-unit test-dag test-e2e: test-%: env
+test-unit test-dag test-e2e test-faults: test-%: env
 	$(BIN)/python -m pytest tests/$*
 
 # mamba-ssm's own kernels under Triton's interpreter, in an environment that borrows the other one.

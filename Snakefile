@@ -34,6 +34,7 @@ wildcard_constraints:
 include: "workflow/rules/recordings.smk"
 include: "workflow/rules/dataset.smk"
 include: "workflow/rules/training.smk"
+include: "workflow/rules/diagnostics.smk"
 include: "workflow/rules/report.smk"
 
 

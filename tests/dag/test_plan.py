@@ -91,13 +91,14 @@ def test_nothing_is_planned_when_everything_is_there(built):
     ("settings", "expected"),
     [
         ({"finetuning": {"epochs": 3}}, {"finetune": 1, "model_report": 1, "all": 1}),
+        ({"diagnostics": {"seed": 3}}, {"diagnose": 1, "model_report": 1, "all": 1}),
         (
             {"pretraining": {"learning_rate": 0.01}},
-            {"pretrain": 1, "finetune": 1, "model_report": 1, "all": 1},
+            {"pretrain": 1, "diagnose": 1, "finetune": 1, "model_report": 1, "all": 1},
         ),
         (
             {"split": {"seed": 1}},
-            {"split": 1, "pretrain": 1, "finetune": 1, "model_report": 1, "all": 1},
+            {"split": 1, "pretrain": 1, "diagnose": 1, "finetune": 1, "model_report": 1, "all": 1},
         ),
         (
             {"preprocessing": {"offset": "median"}},
@@ -106,6 +107,7 @@ def test_nothing_is_planned_when_everything_is_there(built):
                 "primary_dataset": 1,
                 "split": 1,
                 "pretrain": 1,
+                "diagnose": 1,
                 "finetune": 1,
                 "model_report": 1,
                 "all": 1,
@@ -134,6 +136,17 @@ def test_a_setting_replans_what_it_is_given_to(copy, settings, expected):
     if expected:
         first = next(iter(expected))
         assert reasons[first] == {"Params have changed since last execution"}, reasons
+
+
+def test_diagnostics_need_the_backbone_and_no_fine_tuning(tmp_path):
+    jobs, _ = plan(tmp_path, f"results/diagnostics/{OTHER}.json", config=overlay(tmp_path))
+    assert jobs["diagnose"] == jobs["pretrain"] == 1
+    assert "finetune" not in jobs
+
+
+def test_a_transductive_backbone_has_nobody_left_to_be_diagnosed_on(tmp_path):
+    jobs, _ = plan(tmp_path, config=overlay(tmp_path, pretraining={"transductive": True}))
+    assert "diagnose" not in jobs and jobs["model_report"] == 1
 
 
 def test_a_touched_checkpoint_replans_nothing(copy):
@@ -195,6 +208,7 @@ def test_extra_cohorts_are_built_for_pretraining_only(copy):
         "cohort_sheet": 1,
         "corpus": 1,
         "pretrain": 1,
+        "diagnose": 1,
         "finetune": 1,
         "model_report": 1,
         "all": 1,

@@ -390,6 +390,44 @@ def _pretrain(args: argparse.Namespace) -> None:
     )
 
 
+def _diagnose(args: argparse.Namespace) -> None:
+    from remit.evaluation.diagnostics import DiagnoseSettings, diagnose
+    from remit.report.diagnostics import draw_bands, draw_skill
+
+    found = diagnose(
+        settings=_settings(DiagnoseSettings, args.settings),
+        backbone_file=args.backbone,
+        primary=args.primary,
+        split_file=args.split,
+        sheet=args.sheet,
+        output=args.output,
+        execution=_execution(args.execution),
+        log=log,
+    )
+    for draw, file in ((draw_skill, args.skill), (draw_bands, args.bands)):
+        if file is not None:
+            draw(found, file)
+    log(f"diagnose {found['model']}: wrote {args.output}")
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from remit.evaluation.checks import verify
+    from remit.report.diagnostics import diagnostics_of, read_diagnostics
+
+    if not args.checkpoints and args.diagnostics is None:
+        raise RemitError(
+            "verify: found nothing to verify; expected checkpoints or --diagnostics; name some."
+        )
+    named = [read_diagnostics(args.diagnostics)] if args.diagnostics is not None else []
+    sound = True
+    for found in [*named, *(diagnostics_of(file) for file in args.checkpoints)]:
+        lines, passed = verify(found)
+        sound = sound and passed
+        print("\n".join([f"{found['model']}:", *lines]), flush=True)
+    if not sound:
+        sys.exit(1)
+
+
 def _finetune(args: argparse.Namespace) -> None:
     from remit import naming
     from remit.training.finetune import FinetuneSettings, finetune
@@ -415,6 +453,7 @@ def _report(args: argparse.Namespace) -> None:
         predictions=args.predictions,
         primary=args.primary,
         split=args.split,
+        diagnostics=args.diagnostics,
         page=args.page,
         curves=args.curves,
         label=args.settings["label"],
@@ -603,6 +642,33 @@ def _parser() -> argparse.ArgumentParser:
         execution=True,
     )
     pretraining.add_argument("--corpora", type=Path, nargs="*", default=[], metavar="FILE")
+    diagnosing = stage(
+        "diagnose",
+        _diagnose,
+        "Measure a pretrained backbone on participants that it has not seen.",
+        "backbone",
+        "primary",
+        "split",
+        "output",
+        execution=True,
+    )
+    for option, text in (
+        ("--sheet", "the cohort sheet, for age and sex"),
+        ("--skill", "a figure to draw: masked skill (.png)"),
+        ("--bands", "a figure to draw: masked skill by band (.png)"),
+    ):
+        diagnosing.add_argument(option, type=Path, metavar="FILE", help=text)
+    verifying = add(
+        commands,
+        "verify",
+        _verify,
+        "Say pass, warn or fail for each check of a pretrained backbone; exit 1 if one fails.",
+        "remit verify results/pretrained/mamba2_eeg_d256_l2_m20_mae.pt",
+    )
+    verifying.add_argument(
+        "checkpoints", type=Path, nargs="*", metavar="CHECKPOINT", help="with its diagnostics made"
+    )
+    verifying.add_argument("--diagnostics", type=Path, metavar="FILE", help="a diagnostics' .json")
     stage(
         "finetune",
         _finetune,
@@ -614,7 +680,7 @@ def _parser() -> argparse.ArgumentParser:
         "predictions",
         execution=True,
     )
-    stage(
+    reporting = stage(
         "report",
         _report,
         "Write one model's page.",
@@ -625,6 +691,7 @@ def _parser() -> argparse.ArgumentParser:
         "page",
         "curves",
     )
+    reporting.add_argument("--diagnostics", type=Path, nargs="?", metavar="FILE")
     compare = stage("compare", _compare, "Compare the models of a sweep.", "table", "page")
     compare.add_argument("--cards", type=Path, nargs="+", required=True, metavar="FILE")
     doctor = add(
@@ -680,8 +747,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort, which hides nothing
-        return _defect(error)
+        if not _memory_ran_out(error):
+            return _defect(error)
+        print(f"remit: {_MEMORY_RAN_OUT}", file=sys.stderr, flush=True)
+        return 1
     return 0
+
+
+_MEMORY_RAN_OUT = (
+    "memory ran out; expected enough for the recordings and the model; take a machine with more, allow "
+    "more (ulimit, the scheduler's memory), or a smaller model or cohort."
+)
+
+
+def _memory_ran_out(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from remit.training.memory import ran_out
+
+    return ran_out(error)
 
 
 def _defect(error: Exception) -> int:

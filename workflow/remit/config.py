@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from remit.errors import RemitError, did_you_mean, some_of
-from remit.naming import MASKING_STYLES, ModelName, check_id, dataset_name
+from remit.naming import MASKING_GEOMETRIES, MASKING_STYLES, ModelName, check_id, dataset_name
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -448,18 +448,37 @@ class Pretraining(Settings):
     """Part of the training participants kept aside to decide when to stop."""
     patience: Count = 10
     """Epochs without improvement on the participants kept aside, before it stops."""
+    geometry: str = "mixed"
+    """Which tokens are masked: blocks on one channel and across all ('mixed'), only 'single_channel' or
+    only 'all_channels' ones, or 'independent' tokens."""
     block_seconds: tuple[Positive, Positive] = (1.0, 2.0)
-    """Shortest and longest masked block in seconds."""
+    """Shortest and longest masked block in seconds; a token that is longer is a block by itself."""
     single_channel_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Part of the blocks that lies on one channel; the others lie across all channels."""
+    """Part of the blocks that lies on one channel where geometry is 'mixed'; the others lie across all."""
     waveform_weight: NonNegative = 1.0
     """Weight of the waveform's loss."""
     spectrum_weight: NonNegative = 0.5
     """Weight of the log spectrum's loss."""
     spectrum_hz: tuple[Positive, Positive] = (1.0, 45.0)
     """Lowest and highest frequency of the log spectrum in Hz."""
+    pooled_weight: NonNegative = 0.0
+    """Weight of the same two losses where masked tokens are predicted from the mean of the visible ones."""
+    latent_weight: NonNegative = 0.0
+    """Weight of the loss against the tokens of a teacher that sees the whole sequence."""
+    latent_decay: Annotated[float, Field(ge=0, lt=1)] = 0.996
+    """Part of itself that the teacher, a moving average of the backbone, keeps at each optimiser step."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initialisation, order and masks."""
+
+    @field_validator("geometry")
+    @classmethod
+    def _known_geometry(cls, geometry: str) -> str:
+        if geometry not in MASKING_GEOMETRIES:
+            raise ValueError(
+                f"'{geometry}' is no masking geometry; expected one of {', '.join(MASKING_GEOMETRIES)}."
+                f"{did_you_mean(geometry, MASKING_GEOMETRIES)}"
+            )
+        return geometry
 
     @model_validator(mode="after")
     def _ranges(self) -> Pretraining:
@@ -470,6 +489,19 @@ class Pretraining(Settings):
         if self.waveform_weight + self.spectrum_weight <= 0:
             raise ValueError("waveform_weight and spectrum_weight are 0; expected one above 0")
         return self
+
+
+class Diagnostics(Settings):
+    """What is measured of a pretrained backbone, on participants that it has not seen."""
+
+    sequences_per_participant: Count = 16
+    """Sequences of each participant that are looked at, evenly over their recordings, at most."""
+    masks_per_sequence: Count = 1
+    """Masks drawn for each sequence and each kind of block."""
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    """Resamples of the bootstrap over participants."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of masks, exchanged contexts, random weights and resamples."""
 
 
 class Finetuning(Settings):
@@ -538,6 +570,11 @@ class Execution(Settings):
     these where they work. `remit doctor` says which do."""
     fast_products: bool = True
     """On a CPU, multiply float32 matrices with oneDNN where that is as exact and faster."""
+    micro_batch: Literal["auto"] | Count = "auto"
+    """Sequences that pass through the model at once; a larger batch is added up from several passes.
+    'auto' takes the whole batch, and half as many whenever memory runs out."""
+    save_minutes: Positive = 5.0
+    """Minutes between two saves of a training's state within an epoch; it is saved after each epoch too."""
     training_threads: Count = 2
     """CPU threads of one training, whatever Snakemake's --cores: the same number gives the same bits."""
     training_mem_mb: Count = 4000
@@ -568,6 +605,7 @@ class Config(Settings):
     split: Split = Split()
     model: Model = Model()
     pretraining: Pretraining = Pretraining()
+    diagnostics: Diagnostics = Diagnostics()
     finetuning: Finetuning = Finetuning()
     sweep: Sweep = Sweep()
     execution: Execution = Execution()

@@ -8,6 +8,7 @@ one. This module knows the errors and the standard library, and nothing of what 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -38,6 +39,18 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left of an :func:`atomic_write` of ``path``.
+
+    For whoever is alone in writing ``path``: another process that is at it would lose its file.
+    """
+    final = Path(path)
+    stem, suffix = glob.escape(final.stem[:100]), glob.escape(final.suffix)
+    for leftover in final.parent.glob(f".{stem}.*-*.tmp{suffix}"):
+        with suppress(OSError):
+            leftover.unlink()
 
 
 @contextmanager

@@ -22,6 +22,15 @@ MASKING_STYLES: dict[str, tuple[float, float, float]] = {
     "mae": (1.0, 0.0, 0.0),
     "bert": (0.8, 0.1, 0.1),
 }
+# A masking geometry is which tokens are masked: the fraction of blocks that lies on one channel (the
+# others lie across all; None: as pretraining.single_channel_fraction says), and whether blocks have
+# the length of pretraining.block_seconds or that of one token. Registering one is adding a row.
+MASKING_GEOMETRIES: dict[str, tuple[float | None, bool]] = {
+    "mixed": (None, True),
+    "single_channel": (1.0, True),
+    "all_channels": (0.0, True),
+    "independent": (1.0, False),
+}
 
 ARCHITECTURE = "mamba2_eeg"
 D_MODEL_STEP = 8  # kernels want row strides that are multiples of 8
@@ -226,6 +235,9 @@ PATTERNS: dict[str, str] = {
     "split": "results/splits/{dataset}_split.json",
     "pretrained": "results/pretrained/{model}.pt",
     "pretrained_card": "results/pretrained/{model}.json",
+    "diagnostics": "results/diagnostics/{model}.json",
+    "diagnostics_skill": "results/diagnostics/{model}_skill.png",
+    "diagnostics_bands": "results/diagnostics/{model}_bands.png",
     "finetuned": "results/finetuned/{model}_finetuned_best.pt",
     "finetuned_card": "results/finetuned/{model}_finetuned_best.json",
     "predictions": "results/predictions/{model}_finetuned/{cohort}.parquet",

@@ -38,6 +38,7 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "primary": ("dataset/primary.py",),
     "split": ("dataset/splits.py",),
     "pretrain": ("dataset/sequences.py", "nn/encoder.py", "training/pretrain.py"),
+    "diagnose": ("dataset/sequences.py", "nn/encoder.py", "evaluation/diagnostics.py"),
     "finetune": ("dataset/sequences.py", "nn/encoder.py", "training/finetune.py"),
     "report": ("report/model_report.py",),
 }
@@ -271,6 +272,10 @@ class Plan:
             for percent in self.config.sweep.mask_percents
         ]
 
+    def diagnostics(self) -> list[str]:
+        """The diagnostics that a model's page reads: none where nobody is left to diagnose on."""
+        return [] if self.config.pretraining.transductive else [naming.PATTERNS["diagnostics"]]
+
     # Settings, one set for each rule ------------------------------------------------------
 
     def _settings(self, stage: str, **values: Any) -> str:
@@ -350,6 +355,12 @@ class Plan:
             model=self.model_settings(model),
             sequences=self.config.sequences.model_dump(mode="json"),
             pretraining=self.config.pretraining.model_dump(mode="json"),
+        )
+
+    def diagnose_settings(self) -> str:
+        """What `remit diagnose` is given."""
+        return self._settings(
+            "diagnose", diagnostics=self.config.diagnostics.model_dump(mode="json")
         )
 
     def finetune_settings(self, model: str) -> str:

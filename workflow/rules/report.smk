@@ -7,6 +7,7 @@ rule model_report:
         predictions=naming.pattern("predictions", cohort=PLAN.config.cohort),
         primary=naming.path("primary", dataset=PLAN.dataset),
         split=naming.path("split", dataset=PLAN.dataset),
+        diagnostics=PLAN.diagnostics(),
     output:
         page=report(
             naming.PATTERNS["model_report"],
@@ -33,7 +34,7 @@ rule model_report:
     params:
         settings=PLAN.report_settings(),
     shell:
-        "remit report --settings {params.settings:q} --card {input.card:q} --predictions {input.predictions:q} --primary {input.primary:q} --split {input.split:q} --page {output.page:q} --curves {output.curves:q} 2>&1 | tee {log:q}"
+        "remit report --settings {params.settings:q} --card {input.card:q} --predictions {input.predictions:q} --primary {input.primary:q} --split {input.split:q} --diagnostics {input.diagnostics:q} --page {output.page:q} --curves {output.curves:q} 2>&1 | tee {log:q}"
 
 
 rule comparison:

@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from remit.nn.heads import ClassifierHead, LogSpectrum, ReconstructionHead, reconstruction_loss
+from remit.nn.heads import (
+    ClassifierHead,
+    LogSpectrum,
+    PooledHead,
+    ReconstructionHead,
+    reconstruction_loss,
+    step_encoding,
+)
 
 
 def test_classifier_is_the_agreed_one() -> None:
@@ -143,55 +150,91 @@ def test_impossible_bands_are_refused(band: tuple[float, float], message: str) -
         LogSpectrum(64, 128.0, *band)
 
 
-def loss_inputs() -> tuple[list[torch.Tensor], torch.Tensor]:
+def loss_inputs() -> list[torch.Tensor]:
     torch.manual_seed(0)
-    shapes = [(2, 3, 4, 8)] * 2 + [(2, 3, 4, 5)] * 2
-    masked_BKC = torch.zeros(2, 3, 4, dtype=torch.bool)
-    masked_BKC[0, 1] = True
-    masked_BKC[1, 2, 3] = True
-    return [2 * torch.randn(shape) for shape in shapes], masked_BKC
+    return [2 * torch.randn(shape) for shape in [(5, 8)] * 2 + [(5, 3)] * 2]
 
 
-def test_loss_is_the_weighted_mean_over_masked_tokens() -> None:
-    (pred_wave, true_wave, pred_spec, true_spec), masked = loss_inputs()
-
-    def smooth_l1(a: float, b: float) -> float:
-        distance = abs(a - b)
-        return 0.5 * distance**2 if distance < 1 else distance - 0.5
-
-    def by_hand(pred: torch.Tensor, true: torch.Tensor) -> float:
-        per_token = [
-            np.mean([smooth_l1(a, b) for a, b in zip(p.tolist(), t.tolist(), strict=True)])
-            for p, t in zip(pred[masked], true[masked], strict=True)
-        ]
-        return float(np.mean(per_token))
-
-    loss, parts = reconstruction_loss(pred_wave, true_wave, pred_spec, true_spec, masked, 0.3, 2.0)
-    assert parts["waveform"].item() == pytest.approx(by_hand(pred_wave, true_wave), rel=1e-5)
-    assert parts["spectrum"].item() == pytest.approx(by_hand(pred_spec, true_spec), rel=1e-5)
-    assert parts["masked_tokens"].item() == 5
-    expected = 2.0 * parts["waveform"] + 0.3 * parts["spectrum"]
-    torch.testing.assert_close(loss, expected)
+def smooth_l1(a: float, b: float) -> float:
+    distance = abs(a - b)
+    return 0.5 * distance**2 if distance < 1 else distance - 0.5
 
 
-def test_visible_tokens_have_no_influence_on_the_loss() -> None:
-    inputs, masked = loss_inputs()
-    expected, _ = reconstruction_loss(*inputs, masked, 1.0, 1.0)
-    for tensor in inputs:
-        tensor[~masked] = float("nan")
-    pred_wave, pred_spec = inputs[0].requires_grad_(), inputs[2].requires_grad_()
-    loss, _ = reconstruction_loss(*inputs, masked, 1.0, 1.0)
-    loss.backward()
-    assert torch.equal(loss.detach(), expected)
-    for pred in (pred_wave, pred_spec):
-        assert pred.grad is not None
-        assert (pred.grad[~masked] == 0).all() and (pred.grad[masked] != 0).any()
+def by_hand(pred_ME: torch.Tensor, true_ME: torch.Tensor) -> float:
+    per_token = [
+        np.mean([smooth_l1(a, b) for a, b in zip(p.tolist(), t.tolist(), strict=True)])
+        for p, t in zip(pred_ME, true_ME, strict=True)
+    ]
+    return float(np.mean(per_token))
+
+
+@pytest.mark.parametrize("weights", [(2.0, 0.3), (0.0, 0.3), (2.0, 0.0)])
+def test_loss_is_the_weighted_mean_over_tokens(weights: tuple[float, float]) -> None:
+    inputs = loss_inputs()
+    loss, parts = reconstruction_loss(
+        *inputs, waveform_weight=weights[0], spectrum_weight=weights[1]
+    )
+    expected = {"waveform": by_hand(*inputs[:2]), "spectrum": by_hand(*inputs[2:])}
+    weighed = dict(zip(expected, weights, strict=True))
+    assert set(parts) == {what for what in expected if weighed[what]}
+    for what, value in parts.items():
+        assert value.item() == pytest.approx(expected[what], rel=1e-5)
+    total = sum(weighed[what] * expected[what] for what in expected)
+    assert loss.item() == pytest.approx(total, rel=1e-5)
 
 
 def test_loss_refuses_nothing_masked_and_senseless_weights() -> None:
-    inputs, masked = loss_inputs()
+    inputs = loss_inputs()
     with pytest.raises(ValueError, match="no token is masked"):
-        reconstruction_loss(*inputs, torch.zeros_like(masked), 1.0, 1.0)
-    for weights in ((0.0, 0.0), (-1.0, 2.0)):
+        reconstruction_loss(*(x[:0] for x in inputs), waveform_weight=1.0, spectrum_weight=1.0)
+    for waveform, spectrum in ((0.0, 0.0), (-1.0, 2.0)):
         with pytest.raises(ValueError, match="loss weights"):
-            reconstruction_loss(*inputs, masked, *weights)
+            reconstruction_loss(*inputs, waveform_weight=waveform, spectrum_weight=spectrum)
+
+
+@pytest.mark.parametrize("width", [2, 7, 16])
+def test_every_step_has_another_encoding(width: int) -> None:
+    encoding_KD = step_encoding(600, width)
+    assert encoding_KD.shape == (600, width)
+    assert encoding_KD.unique(dim=0).shape[0] == 600
+    np.testing.assert_allclose(encoding_KD[:, 0], np.sin(np.arange(600)), atol=1e-6)
+
+
+def pooled_inputs() -> tuple[PooledHead, torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    visible_BKC = torch.rand(2, 3, 4) < 0.5
+    return PooledHead(16, 8, 5), torch.randn(2, 3, 4, 16), visible_BKC, torch.randn(4, 16)
+
+
+def test_pooled_prediction_is_the_formula_written_out() -> None:
+    head, tokens, visible, electrodes = pooled_inputs()
+    wave, spectrum = head(tokens, visible, electrodes, torch.arange(24))
+    for b, k, c in np.ndindex(2, 3, 4):
+        pooled = tokens[b][visible[b]].mean(0)
+        query = torch.cat([pooled, electrodes[c], step_encoding(3, 16)[k]])
+        hidden = F.gelu(head.hidden.weight @ query + head.hidden.bias)
+        row = (b * 3 + k) * 4 + c
+        torch.testing.assert_close(wave[row], head.output.waveform(hidden))
+        torch.testing.assert_close(spectrum[row], head.output.log_spectrum(hidden))
+
+
+def test_pooling_reads_visible_tokens_of_the_same_sequence_only() -> None:
+    head, tokens, visible, electrodes = pooled_inputs()
+    expected, _ = head(tokens, visible, electrodes, torch.arange(12))  # of the first sequence
+    tokens[~visible] = float("nan")
+    tokens[1] = float("inf")
+    tokens.requires_grad_()
+    found, _ = head(tokens, visible, electrodes, torch.arange(12))
+    assert torch.equal(found, expected)
+    found.sum().backward()
+    assert tokens.grad is not None
+    assert (tokens.grad[0][visible[0]] != 0).all()
+    assert (tokens.grad[0][~visible[0]] == 0).all() and (tokens.grad[1] == 0).all()
+
+
+def test_a_sequence_without_a_visible_token_is_predicted_from_zeros() -> None:
+    head, tokens, visible, electrodes = pooled_inputs()
+    none = torch.zeros_like(visible)
+    found, _ = head(tokens, none, electrodes, torch.tensor([3]))
+    expected, _ = head(torch.zeros_like(tokens), ~none, electrodes, torch.tensor([3]))
+    assert torch.equal(found, expected) and found.isfinite().all()

@@ -258,7 +258,8 @@ def test_state_of_other_settings_is_not_continued(bench, tmp_path):
     with pytest.raises(Stop):
         bench.pretrain(file, log=crash)
     _, lines = bench.pretrain(file, learning_rate=0.01)
-    assert any("belongs to other settings" in line for line in lines)
+    (line,) = [line for line in lines if "is not continued" in line]
+    assert "settings.pretraining.learning_rate was 0.001 and is now 0.01" in line
     assert any(line.startswith("epoch 1/") for line in lines)
 
 
@@ -406,7 +407,7 @@ def test_stored_embeddings_can_be_trained_on():
 
 
 def test_the_two_pass_gradient_is_the_gradient(trained, monkeypatch):
-    monkeypatch.setattr(tuning, "_SEQUENCES_AT_ONCE", 2)
+    monkeypatch.setattr(tuning, "SEQUENCES_AT_ONCE", 2)
     encoder, people = participants(trained, keep=False)
     seed_all(4)
     head = ClassifierHead(16, 2, 0.0)

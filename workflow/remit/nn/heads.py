@@ -78,9 +78,9 @@ class ReconstructionHead(nn.Module):
         self.waveform = nn.Linear(d_model, samples_per_token)
         self.log_spectrum = nn.Linear(d_model, num_frequencies)
 
-    def forward(self, tokens_BKCD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return waveform_BKCS (scaled samples) and log_spectrum_BKCF (standardised)."""
-        return self.waveform(tokens_BKCD), self.log_spectrum(tokens_BKCD)
+    def forward(self, tokens_D: Tensor) -> tuple[Tensor, Tensor]:
+        """[..., D] to [..., S] (scaled samples) and [..., F] (standardised log spectrum)."""
+        return self.waveform(tokens_D), self.log_spectrum(tokens_D)
 
 
 class LogSpectrum(nn.Module):
@@ -198,51 +198,109 @@ class LogSpectrum(nn.Module):
         super()._load_from_state_dict(state_dict, *args, **kwargs)
 
 
-def reconstruction_loss(
-    pred_wave_BKCS: Tensor,
-    true_wave_BKCS: Tensor,
-    pred_spec_BKCF: Tensor,
-    true_spec_BKCF: Tensor,
-    masked_BKC: Tensor,
-    spectrum_weight: float,
-    waveform_weight: float,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Smooth L1 loss (beta 1) of waveform and log spectrum, on masked tokens only.
+def step_encoding(num_steps: int, d_model: int) -> Tensor:
+    """Sines, then cosines, of the token step at wavelengths from 2 pi to 20,000 pi steps; [K, D].
 
-    Each masked token weighs the same: the loss of a token is the mean over its samples or
-    frequencies, and the loss is the mean over tokens.
+    Source: Vaswani et al. 2017 (arXiv 1706.03762).
+    """
+    num_frequencies = math.ceil(d_model / 2)
+    rate_F = torch.logspace(0, -4, num_frequencies, dtype=torch.float64)
+    phase_KF = torch.arange(num_steps, dtype=torch.float64).unsqueeze(1) * rate_F
+    return torch.cat([phase_KF.sin(), phase_KF.cos()], dim=1)[:, :d_model].float()
+
+
+class PooledHead(nn.Module):
+    """Waveform and log spectrum of a masked token from one vector for the whole sequence.
+
+    The vector is the mean over the sequence's visible tokens: the mean is also what a classifier
+    reads, so this loss shapes the very embedding that is used. A perceptron of two layers is given
+    that vector, the electrode and the moment of the token to predict.
+
+    Source: the secondary loss of REVE (El Ouahidi et al. 2025, arXiv 2510.21585), with a mean in the
+    place of its attention pooling.
 
     Args:
-        pred_wave_BKCS, true_wave_BKCS: scaled samples.
-        pred_spec_BKCF, true_spec_BKCF: standardised log spectra.
-        masked_BKC: bool, True where a token counts. What stands elsewhere has no influence.
-        spectrum_weight, waveform_weight: not negative, and not both zero.
+        d_model: width D of a token.
+        samples_per_token: S.
+        num_frequencies: F, as :attr:`LogSpectrum.num_frequencies`.
+    """
+
+    def __init__(self, d_model: int, samples_per_token: int, num_frequencies: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(3 * d_model, d_model)
+        self.output = ReconstructionHead(d_model, samples_per_token, num_frequencies)
+
+    def forward(
+        self, tokens_BKCD: Tensor, visible_BKC: Tensor, electrodes_CD: Tensor, index_M: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Predict some tokens.
+
+        Args:
+            tokens_BKCD: the encoder's output.
+            visible_BKC: bool, True where a token is real and not masked. The others have no
+                influence; a sequence without a visible token is predicted from zeros.
+            electrodes_CD: the fixed encoding of each electrode.
+            index_M: int64, flat indices (b * K + k) * C + c of the tokens to predict.
+
+        Returns:
+            waveform_MS (scaled samples) and log_spectrum_MF (standardised).
+        """
+        steps, channels, width = tokens_BKCD.shape[1:]
+        shown_BKC1 = visible_BKC.unsqueeze(-1)
+        count_B1 = visible_BKC.sum((1, 2)).clamp(min=1).unsqueeze(1)
+        pooled_BD = tokens_BKCD.masked_fill(~shown_BKC1, 0.0).sum((1, 2)) / count_B1
+        sequence_M = index_M // (steps * channels)
+        step_KD = step_encoding(steps, width).to(tokens_BKCD.device)
+        query_MD3 = torch.cat(
+            [
+                pooled_BD[sequence_M],
+                electrodes_CD[index_M % channels],
+                step_KD[index_M // channels % steps],
+            ],
+            dim=1,
+        )
+        predicted: tuple[Tensor, Tensor] = self.output(F.gelu(self.hidden(query_MD3)))
+        return predicted
+
+
+def reconstruction_loss(
+    pred_wave_MS: Tensor,
+    true_wave_MS: Tensor,
+    pred_spec_MF: Tensor,
+    true_spec_MF: Tensor,
+    *,
+    waveform_weight: float,
+    spectrum_weight: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Smooth L1 loss (beta 1) of the waveforms and log spectra of masked tokens.
+
+    Each token weighs the same: the loss of a token is the mean over its samples or frequencies, and
+    the loss is the mean over tokens.
+
+    Args:
+        pred_wave_MS, true_wave_MS: scaled samples.
+        pred_spec_MF, true_spec_MF: standardised log spectra.
+        waveform_weight, spectrum_weight: not negative, and not both zero. What has no weight is
+            not computed.
 
     Returns:
-        loss, and its detached parts: ``waveform`` and ``spectrum`` (before weighting) and
-        ``masked_tokens`` (how many tokens the means are over, to average over batches).
+        loss, and its detached parts before weighting: ``waveform`` and ``spectrum``, as far as they
+        have a weight.
 
     Raises:
-        ValueError: if nothing is masked or the weights are out of range.
+        ValueError: if there is no token or the weights are out of range.
     """
-    if min(spectrum_weight, waveform_weight) < 0 or spectrum_weight + waveform_weight == 0:
+    weights = {"waveform": waveform_weight, "spectrum": spectrum_weight}
+    if min(weights.values()) < 0 or sum(weights.values()) == 0:
         raise ValueError(
-            f"loss weights must not be negative nor both zero; found spectrum_weight = "
+            "loss weights must not be negative nor both zero; found spectrum_weight = "
             f"{spectrum_weight}, waveform_weight = {waveform_weight}"
         )
-    index_M = masked_BKC.flatten().nonzero().squeeze(1)
-    if len(index_M) == 0:
+    if len(true_wave_MS) == 0:
         raise ValueError("no token is masked: there is nothing to reconstruct")
-
-    def mean_loss(pred: Tensor, true: Tensor) -> Tensor:
-        return F.smooth_l1_loss(pred.flatten(0, 2)[index_M], true.flatten(0, 2)[index_M])
-
-    waveform = mean_loss(pred_wave_BKCS, true_wave_BKCS)
-    spectrum = mean_loss(pred_spec_BKCF, true_spec_BKCF)
-    loss = waveform_weight * waveform + spectrum_weight * spectrum
-    parts = {
-        "waveform": waveform.detach(),
-        "spectrum": spectrum.detach(),
-        "masked_tokens": torch.tensor(len(index_M), device=loss.device),
+    pairs = {"waveform": (pred_wave_MS, true_wave_MS), "spectrum": (pred_spec_MF, true_spec_MF)}
+    losses = {
+        what: F.smooth_l1_loss(*pairs[what]) for what, weight in weights.items() if weight > 0
     }
-    return loss, parts
+    loss = torch.stack([weights[what] * value for what, value in losses.items()]).sum()
+    return loss, {what: value.detach() for what, value in losses.items()}

@@ -20,8 +20,9 @@ from remit.dataset.splits import read_split
 from remit.dataset.windows import kept_text, open_dataset
 from remit.errors import RemitError
 from remit.files import atomic_write
+from remit.report.diagnostics import read_diagnostics
 
-RESULT_VERSION = 2  # raise when a change here alters a page
+RESULT_VERSION = 3  # raise when a change here alters a page
 
 FIGURES = {
     "auc": "AUC",
@@ -105,6 +106,25 @@ def warnings_of(card: dict[str, Any]) -> list[str]:
     return found
 
 
+def warnings_of_backbone(evidence: dict[str, Any] | None) -> list[str]:
+    """What failed, or was ignored, in the diagnostics of the backbone; nothing without them."""
+    checks = evidence["checks"] if evidence else []
+    failed = [check["name"] for check in checks if check["status"] == "fail"]
+    ignored = [
+        check["name"]
+        for check in checks
+        if check["status"] == "warn" and check["name"].endswith("somebody else's context")
+    ]
+    return [
+        f"{text}: {', '.join(names)}. See Diagnostics of the backbone, below."
+        for text, names in (
+            ("THE BACKBONE FAILS", failed),
+            ("THE BACKBONE DOES NOT CLEARLY USE WHAT IT SEES", ignored),
+        )
+        if names
+    ]
+
+
 def draw_curves(card: dict[str, Any], file: Path) -> bytes:
     """Loss and explained variance in pretraining, loss and F1 in fine-tuning; a PNG."""
     import matplotlib as mpl
@@ -171,11 +191,15 @@ def write_report(
     predictions: Path,
     primary: Path,
     split: Path,
+    diagnostics: Path | None,
     page: Path,
     curves: Path,
     label: str,
 ) -> None:
-    """Write the page and the figure of one model; raises :class:`RemitError`."""
+    """Write the page and the figure of one model; raises :class:`RemitError`.
+
+    Without ``diagnostics`` the page says that the backbone was not diagnosed.
+    """
     content = read_card(card)
     try:
         people = pq.read_table(predictions).to_pylist()
@@ -191,11 +215,17 @@ def write_report(
         raise RemitError(
             f"{card}: was made from another dataset than {split}; expected the same; rebuild it."
         )
+    evidence = None if diagnostics is None else read_diagnostics(diagnostics)
+    if evidence and evidence["checkpoint_sha256"] != content["pretrained"]["fingerprint"]:
+        raise RemitError(
+            f"{diagnostics}: was made of another backbone than {card}; expected the same; rebuild it."
+        )
     picture = draw_curves(content, curves)
     text = template("model_report.html.j2").render(
         card=content,
         figures=FIGURES,
-        warnings=warnings_of(content),
+        warnings=warnings_of(content) + warnings_of_backbone(evidence),
+        evidence=evidence,
         people=sorted(people, key=lambda row: (row["part"], -row["probability"])),
         cohort={
             "participants": int(frame["Participant"].nunique()),

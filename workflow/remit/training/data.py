@@ -81,3 +81,21 @@ def split_of(dataset: WindowsFile, file: Path) -> ParticipantSplit:
         "the dataset",
     )
     return split
+
+
+def seen_in_pretraining(
+    content: dict[str, Any], dataset: WindowsFile, people: Sequence[str]
+) -> list[str]:
+    """Participants whom the backbone has seen, by what its checkpoint says.
+
+    By name in their cohort, and by the hash of their recordings' signal, which finds a person who
+    had another name or stood in another cohort. A backbone that hides what it saw is not found out.
+    """
+    names = {name for part in content["data"]["participants_seen"].values() for name in part}
+    seen = set(content["data"]["signals_seen"])
+    cohort = dataset.metadata["cohort"]
+    return [
+        name
+        for name in people
+        if f"{cohort}/{name}" in names or not seen.isdisjoint(signals_of(dataset, [name]))
+    ]

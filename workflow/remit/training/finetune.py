@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from remit.dataset.sequences import check_usable, load_sequences
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.evaluation.metrics import FIGURES, participant_metrics, with_intervals
-from remit.files import atomic_write, sha256_of
+from remit.files import atomic_write, remove_leftovers, sha256_of
 from remit.naming import ModelName
 from remit.nn.encoder import Encoder
 from remit.nn.export import ParticipantClassifier, ParticipantProbabilities
@@ -33,15 +35,23 @@ from remit.training.data import (
     build_encoder,
     encoder_settings,
     saved_encoder_settings,
+    seen_in_pretraining,
     signal_of,
-    signals_of,
     split_of,
 )
-from remit.training.participants import NUM_CLASSES, Participants, class_weights, predict, step
+from remit.training.memory import MicroBatch
+from remit.training.participants import (
+    NUM_CLASSES,
+    SEQUENCES_AT_ONCE,
+    Participants,
+    class_weights,
+    predict,
+    step,
+)
 from remit.training.runtime import prepare, seed_all, use_backend, versions
 from remit.training.state import TrainingState
 
-RESULT_VERSION = 1  # raise when a change here alters a fine-tuned model
+RESULT_VERSION = 2  # raise when a change here alters a fine-tuned model
 
 
 # What a random draw is for; part of its seed.
@@ -126,24 +136,6 @@ def load_backbone(
     return content, encoder, positions_C3
 
 
-def _seen_in_pretraining(
-    content: dict[str, Any], dataset: WindowsFile, people: Sequence[str]
-) -> list[str]:
-    """Participants whom the backbone has seen, by what its checkpoint says.
-
-    By name in their cohort, and by the hash of their recordings' signal, which finds a person who
-    had another name or stood in another cohort. A backbone that hides what it saw is not found out.
-    """
-    names = {name for part in content["data"]["participants_seen"].values() for name in part}
-    seen = set(content["data"]["signals_seen"])
-    cohort = dataset.metadata["cohort"]
-    return [
-        name
-        for name in people
-        if f"{cohort}/{name}" in names or not seen.isdisjoint(signals_of(dataset, [name]))
-    ]
-
-
 def finetune(
     *,
     name: ModelName,
@@ -179,7 +171,7 @@ def finetune(
 
     train, val = part("train"), part("val")
     held_out = [*split.part("val"), *split.part("test")]
-    overlap = _seen_in_pretraining(content, dataset, held_out)
+    overlap = seen_in_pretraining(content, dataset, held_out)
     if overlap and not settings.transductive:
         raise RemitError(
             f"{backbone}: participant {some_of(overlap)} of validation or test was seen in pretraining; "
@@ -212,6 +204,8 @@ def finetune(
     }
     all_settings = settings.model_dump(mode="json")
     tracker = _track(execution, name, dataset, pretrained, all_settings, log)
+    optimiser, schedule = _optimiser(encoder, head, options)
+    remove_leftovers(predictions)
     state = TrainingState(
         output,
         {
@@ -220,10 +214,24 @@ def finetune(
             "data": data,
             "from": pretrained["fingerprint"],
         },
+        {"head": head, "encoder": encoder, "optimiser": optimiser, "schedule": schedule},
+        60 * execution.save_minutes,
         log,
     )
-    with tracker.watching():
-        best, history = _fit(encoder, head, train, val, options, state, tracker, log)
+    memory = MicroBatch(
+        execution.micro_batch,
+        batch=SEQUENCES_AT_ONCE,
+        tokens=train.sequences.num_steps * len(metadata["channels"]),
+        width=encoder.settings.d_model,
+        device=device,
+        log=log,
+    )
+    # A head alone takes seconds, less than it would take to save it.
+    saving = nullcontext() if frozen else state.until_saved()
+    with tracker.watching(), saving:
+        best, history = _fit(
+            encoder, head, train, val, options, optimiser, schedule, state, memory, tracker, log
+        )
     head.load_state_dict(best["head"], strict=True)
     if not frozen:
         encoder.load_state_dict(best["encoder"], strict=True)
@@ -289,69 +297,91 @@ def _shown(figure: dict[str, Any]) -> str:
     return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
+def _optimiser(
+    encoder: Encoder, head: ClassifierHead, options: Finetuning
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.CosineAnnealingLR]:
+    groups: list[dict[str, Any]] = [
+        {"params": list(head.parameters()), "lr": options.learning_rate}
+    ]
+    if not options.freeze_backbone:
+        groups.append({"params": list(encoder.parameters()), "lr": options.backbone_learning_rate})
+    optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+    return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=options.epochs)
+
+
 def _fit(
     encoder: Encoder,
     head: ClassifierHead,
     train: Participants,
     val: Participants,
     options: Finetuning,
+    optimiser: torch.optim.AdamW,
+    schedule: torch.optim.lr_scheduler.CosineAnnealingLR,
     state: TrainingState,
+    memory: MicroBatch,
     tracker: Tracker,
     log: Callable[[str], None],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The loop; returns the best epoch (by validation F1, ties by loss) and the numbers of each."""
-    groups: list[dict[str, Any]] = [
-        {"params": list(head.parameters()), "lr": options.learning_rate}
-    ]
     train_backbone = not options.freeze_backbone
-    if train_backbone:
-        groups.append({"params": list(encoder.parameters()), "lr": options.backbone_learning_rate})
-    optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=options.epochs)
-    parameters = [parameter for group in groups for parameter in group["params"]]
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     weights = class_weights(train.labels_N, options.class_weights)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "f1": -1.0, "loss": math.inf}
-    saved = state.load()
+    losses: list[float] = []  # of the steps done of the epoch after the last one in history
+    sizes: list[int] = []
+
+    def snapshot() -> tuple[str, dict[str, Any]]:
+        position = f"epoch {len(history)}"
+        if losses:
+            position = f"epoch {len(history) + 1}, step {len(losses)}"
+        return position, {
+            "history": history,
+            "best": best,
+            "losses": losses,
+            "sizes": sizes,
+            "micro_batch": memory.size,
+        }
+
+    def gradient(batches: list[list[int]], draw: tuple[int, int], sequences_at_once: int) -> float:
+        train.sequences_at_once = sequences_at_once
+        seed_all(options.seed, _DROPOUT, *draw)
+        optimiser.zero_grad(set_to_none=True)
+        return step(train, head, batches, weights, train_backbone=train_backbone)
+
+    saved = state.load() if train_backbone else None
     if saved:
-        head.load_state_dict(saved["head"], strict=True)
-        encoder.load_state_dict(saved["encoder"], strict=True)
-        optimiser.load_state_dict(saved["optimiser"])
-        schedule.load_state_dict(saved["schedule"])
         history, best = saved["history"], saved["best"]
+        losses, sizes = saved["losses"], saved["sizes"]
+        memory.begin_at(saved["micro_batch"])
         for entry in history:
             tracker.metrics(entry, int(entry["epoch"]))
     for epoch in range(len(history) + 1, options.epochs + 1):
         began = time.perf_counter()
-        seed_all(options.seed, _DROPOUT, epoch)
         head.train()
         order = (
             np.random.default_rng([options.seed, _ORDER, epoch]).permutation(len(train)).tolist()
         )
         size = options.batch_size
         batches = [order[first : first + size] for first in range(0, len(order), size)]
-        losses, sizes = [], []
-        for first in range(0, len(batches), options.gradient_accumulation):
-            optimiser.zero_grad(set_to_none=True)
-            losses.append(
-                step(
-                    train,
-                    head,
-                    batches[first : first + options.gradient_accumulation],
-                    weights,
-                    train_backbone=train_backbone,
-                )
-            )
-            sizes.append(
-                sum(len(batch) for batch in batches[first : first + options.gradient_accumulation])
-            )
+        together = options.gradient_accumulation
+        steps = [batches[first : first + together] for first in range(0, len(batches), together)]
+        for number in range(len(losses), len(steps)):
+            loss = memory.within(partial(gradient, steps[number], (epoch, number)))
             norm = torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
             if not torch.isfinite(norm):
+                people = [train.names[index] for batch in steps[number] for index in batch]
                 raise RemitError(
-                    f"fine-tuning: the gradient is not finite in epoch {epoch}; expected numbers; "
-                    "lower finetuning.learning_rate or look for extreme values in the data."
+                    f"fine-tuning: the gradient is not finite at epoch {epoch}, step {number + 1} of "
+                    f"{len(steps)}, with participants {some_of(people)}; expected numbers; what was "
+                    "saved before is kept; lower finetuning.learning_rate or look for extreme values in "
+                    "their recordings."
                 )
             optimiser.step()
+            losses.append(loss)
+            sizes.append(sum(len(batch) for batch in steps[number]))
+            if train_backbone:
+                state.between_steps(snapshot)
         schedule.step()
         probabilities = predict(val, head)
         labels = val.labels_N.cpu().numpy()
@@ -374,19 +404,10 @@ def _fit(
                 best["encoder"] = {
                     k: v.detach().cpu().clone() for k, v in encoder.state_dict().items()
                 }
+        losses, sizes = [], []
+        if train_backbone:
+            state.save(*snapshot())
         tracker.metrics(entry, epoch)
-        if train_backbone:  # a head alone takes seconds, less than it would take to save it
-            state.save(
-                epoch,
-                {
-                    "head": head.state_dict(),
-                    "encoder": encoder.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "history": history,
-                    "best": best,
-                },
-            )
         auc = "undefined" if entry["val_auc"] is None else f"{entry['val_auc']:.3f}"
         log(
             f"epoch {epoch}/{options.epochs} train {entry['train_loss']:.4f} val "

@@ -27,7 +27,7 @@ from remit.nn.heads import ClassifierHead
 from remit.nn.products import fast
 
 NUM_CLASSES = 2
-_SEQUENCES_AT_ONCE = 16  # of one participant, with gradient; bounds memory
+SEQUENCES_AT_ONCE = 16  # of one participant, with gradient, at most; bounds memory
 # Without gradient, on an accelerator: at d_model 512 one activation of this many tokens takes 256 MB.
 TOKENS_AT_ONCE = 65_536
 
@@ -96,6 +96,7 @@ class Participants:
         self.device = device
         self.names = sequences.participants
         self.labels_N = torch.tensor([int(label or 0) for label in sequences.labels], device=device)
+        self.sequences_at_once = SEQUENCES_AT_ONCE
         self._keep = keep
         self._kept_ND: torch.Tensor | None = None
 
@@ -108,8 +109,8 @@ class Participants:
         channels = self.sequences.signal_WCL.shape[1]
         count = int(self.sequences.valid_steps_N[indices].sum()) * channels
         return [
-            (indices[first : first + _SEQUENCES_AT_ONCE], count)
-            for first in range(0, len(indices), _SEQUENCES_AT_ONCE)
+            (indices[first : first + self.sequences_at_once], count)
+            for first in range(0, len(indices), self.sequences_at_once)
         ]
 
     def _part_D(self, group: np.ndarray, count: int) -> torch.Tensor:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ from remit.naming import ModelName
 from remit.tracking import Tracker
 from remit.training import checkpoint
 from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of, split_of
-from remit.training.reconstruction import Reconstruction
+from remit.training.memory import MicroBatch
+from remit.training.reconstruction import MaskedBatch, Reconstruction
 from remit.training.runtime import prepare, seed_all, use_backend, versions
 from remit.training.state import TrainingState
 
-RESULT_VERSION = 1  # raise when a change here alters a pretrained backbone
+RESULT_VERSION = 2  # raise when a change here alters a pretrained backbone
 
 # What a random draw is for; part of its seed, so that no two purposes share numbers.
 _INITIALISE, _ORDER, _MASK, _KEEP_ASIDE, _HELD_OUT_MASK = range(5)
@@ -134,37 +137,108 @@ def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[
     ]
 
 
+def _is_sum(part: str) -> bool:
+    """Whether a part of the loss is a sum over masked tokens, not a mean, or their number."""
+    return part == "masked_tokens" or part.endswith(("_residual", "_total"))
+
+
+def _pieces(batch: MaskedBatch, size: int) -> list[MaskedBatch]:
+    """A batch cut into batches of at most ``size`` sequences."""
+    return [
+        replace(
+            batch,
+            **{
+                field.name: getattr(batch, field.name)[first : first + size]
+                for field in fields(batch)
+            },
+        )
+        for first in range(0, len(batch.masked_BKC), size)
+    ]
+
+
+def accumulate(
+    model: Reconstruction, batch: MaskedBatch, size: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The gradient of a whole batch, from passes of at most ``size`` sequences each.
+
+    Each pass weighs as many masked tokens as it has. Returns the number of masked tokens, and ``loss``
+    and its parts as their float64 sums over masked tokens.
+    """
+    model.zero_grad(set_to_none=True)
+    masked = batch.masked_BKC.sum()
+    sums: dict[str, torch.Tensor] = {}
+    for piece in _pieces(batch, size):
+        count = piece.masked_BKC.sum()
+        loss, parts = model(piece)
+        (loss * (count / masked)).backward()
+        for key, value in {"loss": loss.detach(), **parts}.items():
+            if not _is_sum(key):
+                sums[key] = sums.get(key, 0.0) + value.double() * count
+    return masked, sums
+
+
+def _not_finite(
+    model: Reconstruction, batch: MaskedBatch, train: TokenSequences, indices: np.ndarray, at: str
+) -> RemitError:
+    """The error for a step whose gradient is not finite; names the sequences it comes from."""
+    with torch.no_grad():
+        wrong = [
+            index
+            for index, alone in zip(indices.tolist(), _pieces(batch, 1), strict=True)
+            if not alone.samples_BKCS.isfinite().all() or not model(alone)[0].isfinite()
+        ]
+    names = [
+        f"{train.participants[person]} sequence {int((train.participant_N[:index] == person).sum()) + 1}"
+        for index in wrong or indices.tolist()
+        for person in [train.participant_N[index]]
+    ]
+    return RemitError(
+        f"pretraining: the {'loss' if wrong else 'gradient'} is not finite at {at}, in {some_of(names)}; "
+        "expected numbers; what was saved before is kept; lower pretraining.learning_rate or look for "
+        "extreme values in these recordings."
+    )
+
+
 def _evaluate(
     model: Reconstruction,
     sequences: TokenSequences,
     seed: int,
     batch_size: int,
     device: torch.device,
+    memory: MicroBatch,
+    between: Callable[[], None],
 ) -> dict[str, float]:
     """Loss, and 1 - squared error / mean square, on participants kept aside.
 
     The same masks at every epoch, and every masked token hidden whatever the style: what `bert`
-    leaves in sight would else count as predicted.
+    leaves in sight would else count as predicted. ``between`` is called after every batch.
     """
     model.eval()
     sums: dict[str, float] = {}
     masked_total = 0
+
+    def add(batch: MaskedBatch, size: int) -> dict[str, float]:
+        added: dict[str, float] = {}
+        for piece in _pieces(batch, size):
+            loss, parts = model(piece)
+            count = int(piece.masked_BKC.sum())
+            for key, value in {"loss": loss, **parts}.items():
+                weight = 1 if _is_sum(key) else count
+                added[key] = added.get(key, 0.0) + float(value) * weight
+        return added
+
     with torch.no_grad():
         for first in range(0, len(sequences), batch_size):
             indices = np.arange(first, min(first + batch_size, len(sequences)))
             batch = model.masked_batch(
                 sequences, indices, (seed, _HELD_OUT_MASK), device, hide_all=True
             )
-            loss, parts = model(batch)
-            count = int(batch.masked_BKC.sum())
-            masked_total += count
-            for key, value in {"loss": loss, **parts}.items():
-                weight = 1 if key.endswith(("_residual", "_total")) else count
-                sums[key] = sums.get(key, 0.0) + float(value) * weight
+            masked_total += int(batch.masked_BKC.sum())
+            for key, value in memory.within(partial(add, batch)).items():
+                sums[key] = sums.get(key, 0.0) + value
+            between()
     out = {
-        f"held_out_{key}": value / masked_total
-        for key, value in sums.items()
-        if not key.endswith(("_residual", "_total"))
+        f"held_out_{key}": value / masked_total for key, value in sums.items() if not _is_sum(key)
     }
     for what in ("waveform", "spectrum"):
         out[f"held_out_{what}_explained"] = 1 - sums[f"{what}_residual"] / sums[f"{what}_total"]
@@ -219,7 +293,13 @@ def pretrain(
         + ("; TRANSDUCTIVE" if options.transductive else "")
     )
     model = Reconstruction(encoder, options, name, float(metadata["sampling_rate"]))
-    model.spectrum.fit(train.tokens_NS())
+    try:
+        model.spectrum.fit(train.tokens_NS())
+    except ValueError as error:
+        raise RemitError(
+            f"{primary}: {error}; expected numbers in every window used; build the primary dataset and "
+            "the extra cohorts' again."
+        ) from None
     model.to(device)
     data = {
         "dataset": metadata["dataset"],
@@ -264,9 +344,26 @@ def pretrain(
     )
     tracker.params({"name": str(name), **name.parts, **all_settings})
     tracker.dataset(primary, metadata, "pretraining", {"remit.cohort": str(metadata["cohort"])})
-    state = TrainingState(output, {"name": str(name), "settings": all_settings, "data": data}, log)
-    with tracker.watching():
-        best, history = _fit(model, train, stop, options, device, state, tracker, log)
+    optimiser = torch.optim.AdamW(parameter_groups(model, options.weight_decay))
+    state = TrainingState(
+        output,
+        {"name": str(name), "settings": all_settings, "data": data},
+        {"model": model, "optimiser": optimiser},
+        60 * execution.save_minutes,
+        log,
+    )
+    memory = MicroBatch(
+        execution.micro_batch,
+        batch=min(options.batch_size, len(train)),
+        tokens=train.num_steps * train.signal_WCL.shape[1],
+        width=encoder.settings.d_model,
+        device=device,
+        log=log,
+    )
+    with tracker.watching(), state.until_saved():
+        best, history = _fit(
+            model, optimiser, train, stop, options, device, state, memory, tracker, log
+        )
     payload = {
         "name": str(name),
         "encoder": encoder.settings.to_dict(),
@@ -300,31 +397,56 @@ def _participants(split: ParticipantSplit, options: Pretraining) -> tuple[list[s
     if options.transductive:
         allowed += [*split.part("val"), *split.part("test")]
     if not allowed:
-        raise RemitError(f"the split has no training participants; found {some_of(allowed)}.")
+        raise RemitError(
+            "the split has no participants for pretraining; found none in train or pretraining_only; "
+            "expected at least 2; lower split.validation and split.test, or add participants."
+        )
     return keep_aside(allowed, options.early_stopping_fraction, options.seed)
 
 
 def _fit(
     model: Reconstruction,
+    optimiser: torch.optim.Optimizer,
     train: TokenSequences,
     stop: TokenSequences,
     options: Pretraining,
     device: torch.device,
     state: TrainingState,
+    memory: MicroBatch,
     tracker: Tracker,
     log: Callable[[str], None],
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """The loop; returns the best epoch's weights and the numbers of every epoch."""
-    optimiser = torch.optim.AdamW(parameter_groups(model, options.weight_decay))
+    """The loop; returns the best epoch's weights and the numbers of every epoch.
+
+    Every draw is seeded by epoch and sequence, so a position in an epoch is a number of steps and the
+    sums of their losses.
+    """
     batches = math.ceil(len(train) / options.batch_size)
-    total = batches * options.epochs
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"epoch": 0, "loss": math.inf}
+    steps_done = 0  # of the epoch after the last one in history
+    masked = torch.zeros((), dtype=torch.int64, device=device)
+    sums: dict[str, torch.Tensor] = {}
+
+    def snapshot() -> tuple[str, dict[str, Any]]:
+        position = f"epoch {len(history)}"
+        if steps_done:
+            position = f"epoch {len(history) + 1}, step {steps_done} of {batches}"
+        return position, {
+            "history": history,
+            "best": best,
+            "steps_done": steps_done,
+            "masked": masked,
+            "sums": sums,
+            "micro_batch": memory.size,
+        }
+
     saved = state.load()
     if saved:
-        model.load_state_dict(saved["model"], strict=True)
-        optimiser.load_state_dict(saved["optimiser"])
-        history, best = saved["history"], saved["best"]
+        history, best, steps_done = saved["history"], saved["best"], saved["steps_done"]
+        masked = saved["masked"].to(device)
+        sums = {key: value.to(device) for key, value in saved["sums"].items()}
+        memory.begin_at(saved["micro_batch"])
         for entry in history:
             tracker.metrics(entry, int(entry["epoch"]))
     for epoch in range(len(history) + 1, options.epochs + 1):
@@ -334,28 +456,48 @@ def _fit(
         began = time.perf_counter()
         model.train()
         order = np.random.default_rng([options.seed, _ORDER, epoch]).permutation(len(train))
-        loss_sum = torch.zeros((), device=device)
-        for number in range(batches):
+        for number in range(steps_done, batches):
             indices = order[number * options.batch_size : (number + 1) * options.batch_size]
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate((epoch - 1) * batches + number, total, options)
+                group["lr"] = learning_rate(
+                    (epoch - 1) * batches + number, batches * options.epochs, options
+                )
             batch = model.masked_batch(train, indices, (options.seed, _MASK, epoch), device)
-            loss, _ = model(batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            at = f"epoch {epoch}, step {number + 1} of {batches}"
+            try:
+                count, added = memory.within(partial(accumulate, model, batch))
+            except ValueError:
+                if batch.samples_BKCS.isfinite().all():
+                    raise
+                raise _not_finite(model, batch, train, indices, at) from None
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
             if not torch.isfinite(norm):
-                raise RemitError(
-                    f"pretraining: the gradient is not finite in epoch {epoch}; expected numbers; lower "
-                    "pretraining.learning_rate or look for extreme values in the data."
-                )
+                raise _not_finite(model, batch, train, indices, at)
             optimiser.step()
-            loss_sum += loss.detach() * len(indices)
+            model.after_step()
+            masked = masked + count
+            sums = {key: sums.get(key, 0.0) + value for key, value in added.items()}
+            steps_done = number + 1
+            state.between_steps(snapshot)
         entry = {
             "epoch": epoch,
-            "train_loss": float(loss_sum) / len(train),
-            **_evaluate(model, stop, options.seed, options.batch_size, device),
+            **{f"train_{key}": float(value / masked) for key, value in sums.items()},
+            **_evaluate(
+                model,
+                stop,
+                options.seed,
+                options.batch_size,
+                device,
+                memory,
+                lambda: state.between_steps(snapshot),
+            ),
         }
+        if not math.isfinite(entry["held_out_loss"]):
+            raise RemitError(
+                f"pretraining: the held-out loss is not finite after epoch {epoch}; expected a number; "
+                "what was saved before is kept; lower pretraining.learning_rate or look for extreme "
+                "values in the data."
+            )
         history.append(entry)
         if entry["held_out_loss"] < best["loss"]:
             best = {
@@ -365,27 +507,15 @@ def _fit(
                 "decoder": _cpu_copy(model.head)
                 | {f"spectrum.{key}": value for key, value in _cpu_copy(model.spectrum).items()},
             }
+        steps_done, masked, sums = 0, torch.zeros_like(masked), {}
+        state.save(*snapshot())
         tracker.metrics(entry, epoch)
-        state.save(
-            epoch,
-            {
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "history": history,
-                "best": best,
-            },
-        )
         log(
             f"epoch {epoch}/{options.epochs} train {entry['train_loss']:.4f} "
             f"held-out {entry['held_out_loss']:.4f} "
             f"explained waveform {entry['held_out_waveform_explained']:+.3f} "
             f"spectrum {entry['held_out_spectrum_explained']:+.3f} "
             f"({time.perf_counter() - began:.1f} s)"
-        )
-    if not best["epoch"]:
-        raise RemitError(
-            "pretraining: the held-out loss was never finite; expected numbers; lower "
-            "pretraining.learning_rate or look for extreme values in the data."
         )
     return best, history
 

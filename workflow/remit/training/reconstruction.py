@@ -1,9 +1,11 @@
 """The task of pretraining: encoder, reconstruction head, masks, targets and loss in one module.
 
 Every mask is drawn from the seed it is given and the index of its sequence, so it does not depend on
-batches, workers or devices. Knows sequences and modules, and no file.
+batches, workers or devices. Padding is never masked, scored or pooled. Knows sequences and modules,
+and no file.
 
-Shapes: B sequences, K token steps in time, C channels, S samples per token.
+Shapes: B sequences, K token steps in time, C channels, S samples per token, D model width, M masked
+tokens, F frequencies.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from remit.config import Pretraining
 from remit.dataset.sequences import TokenSequences
-from remit.naming import MASKING_STYLES, ModelName
+from remit.naming import MASKING_GEOMETRIES, MASKING_STYLES, ModelName
 from remit.nn.encoder import Encoder
-from remit.nn.heads import LogSpectrum, ReconstructionHead, reconstruction_loss
+from remit.nn.heads import LogSpectrum, PooledHead, ReconstructionHead, reconstruction_loss
+from remit.nn.latent import LatentTarget, target_spread
 from remit.nn.masking import Corruption, draw_corruption, sequence_mask
 
 
@@ -34,7 +38,11 @@ class MaskedBatch:
 
 
 class Reconstruction(torch.nn.Module):
-    """Encoder and reconstruction head with the targets and the loss of the settings."""
+    """Encoder and reconstruction head with the targets and the loss of the settings.
+
+    ``pooled`` and ``latent`` are None, and cost nothing, where the settings give them no weight. The
+    teacher of the latter is part of this module's state, and never of the encoder's.
+    """
 
     def __init__(
         self, encoder: Encoder, settings: Pretraining, name: ModelName, sampling_rate: float
@@ -46,11 +54,22 @@ class Reconstruction(torch.nn.Module):
         low, high = settings.spectrum_hz
         samples = encoder.settings.samples_per_token
         self.spectrum = LogSpectrum(samples, sampling_rate, low, high)
-        self.head = ReconstructionHead(
-            encoder.settings.d_model, samples, self.spectrum.num_frequencies
+        sizes = encoder.settings.d_model, samples, self.spectrum.num_frequencies
+        self.head = ReconstructionHead(*sizes)
+        self.pooled = PooledHead(*sizes) if settings.pooled_weight else None
+        self.latent = (
+            LatentTarget(encoder, settings.latent_decay) if settings.latent_weight else None
         )
+        for part in (self.head, self.pooled.output if self.pooled else None):
+            if part is not None:  # what has no loss has no gradient, and must not wait for one
+                part.waveform.requires_grad_(settings.waveform_weight > 0)
+                part.log_spectrum.requires_grad_(settings.spectrum_weight > 0)
         step_seconds = samples / sampling_rate
-        low_s, high_s = settings.block_seconds
+        single, in_blocks = MASKING_GEOMETRIES[settings.geometry]
+        self.single_channel_fraction = (
+            settings.single_channel_fraction if single is None else single
+        )
+        low_s, high_s = settings.block_seconds if in_blocks else (step_seconds, step_seconds)
         self.block_steps = (
             max(1, round(low_s / step_seconds)),
             max(1, round(high_s / step_seconds)),
@@ -83,7 +102,7 @@ class Reconstruction(torch.nn.Module):
                 self.name.mask_ratio,
                 block_steps=self.block_steps,
                 rng=rng,
-                single_channel_fraction=self.settings.single_channel_fraction,
+                single_channel_fraction=self.single_channel_fraction,
             )
             token_KC, source_KC = draw_corruption(
                 mask_KC, corruption, rng, valid_steps=sequences.valid_steps(int(index))
@@ -95,35 +114,66 @@ class Reconstruction(torch.nn.Module):
         return MaskedBatch(samples_BKCS, valid_BK, *stacked)
 
     def forward(self, batch: MaskedBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss on masked tokens and its parts."""
+        """The loss on masked tokens and its parts.
+
+        Returns:
+            loss: the weighted sum of the parts, a mean over masked tokens. Outside of training
+                without ``latent``: its target moves, so that two epochs cannot be compared by it.
+            parts: detached and before weighting, as far as they have a weight: ``waveform``,
+                ``spectrum``, ``pooled`` (of these two together, in their weights), ``latent``, and
+                ``latent_std``, which falls to 0 where the teacher collapses (a figure of the batch:
+                that of a part of it differs); ``masked_tokens``, how many tokens the means are
+                over. Outside of training also the sums from which the explained variance is made.
+
+        Raises:
+            ValueError: if no token is masked.
+        """
+        options = self.settings
         tokens_BKCD = self.encoder(
             batch.samples_BKCS,
             valid_BK=batch.valid_BK,
             masked_BKC=batch.token_BKC,
             source_BKC=batch.source_BKC,
         )
-        waveform, spectrum = self.head(tokens_BKCD)
-        true_spectrum = self.spectrum(batch.samples_BKCS)
-        loss, parts = reconstruction_loss(
-            waveform,
-            batch.samples_BKCS,
-            spectrum,
-            true_spectrum,
-            batch.masked_BKC,
-            waveform_weight=self.settings.waveform_weight,
-            spectrum_weight=self.settings.spectrum_weight,
-        )
-        if not self.training:
-            parts = (
-                parts
-                | _explained(
-                    waveform[batch.masked_BKC], batch.samples_BKCS[batch.masked_BKC], "waveform"
-                )
-                | _explained(
-                    spectrum[batch.masked_BKC], true_spectrum[batch.masked_BKC], "spectrum"
-                )
+        real_BKC = batch.valid_BK.unsqueeze(-1).expand_as(batch.masked_BKC)
+        index_M = (batch.masked_BKC & real_BKC).flatten().nonzero().squeeze(1)
+        if len(index_M) == 0:
+            raise ValueError("no token of the batch is masked; expected at least one to predict")
+        tokens_MD = tokens_BKCD.flatten(0, 2)[index_M]
+        with torch.no_grad():  # no gradient may run through what is to be predicted
+            true_MS = batch.samples_BKCS.flatten(0, 2)[index_M]
+            true_MF = self.spectrum(true_MS)
+        pred_MS, pred_MF = self.head(tokens_MD)
+        weights = {
+            "waveform_weight": options.waveform_weight,
+            "spectrum_weight": options.spectrum_weight,
+        }
+        loss, parts = reconstruction_loss(pred_MS, true_MS, pred_MF, true_MF, **weights)
+        if self.pooled:
+            guess_MS, guess_MF = self.pooled(
+                tokens_BKCD, real_BKC & ~batch.masked_BKC, self.encoder.electrodes_CD, index_M
             )
+            pooled, _ = reconstruction_loss(guess_MS, true_MS, guess_MF, true_MF, **weights)
+            loss = loss + options.pooled_weight * pooled
+            parts["pooled"] = pooled.detach()
+        if self.latent:
+            target_MD = self.latent.targets(batch.samples_BKCS, batch.valid_BK, index_M)
+            latent = F.smooth_l1_loss(self.latent(tokens_MD), target_MD)
+            if self.training:
+                loss = loss + options.latent_weight * latent
+            channels = self.encoder.num_channels
+            spread = target_spread(target_MD, index_M % channels, channels)
+            parts |= {"latent": latent.detach(), "latent_std": spread}
+        parts["masked_tokens"] = torch.tensor(len(index_M), device=loss.device)
+        if not self.training:
+            parts |= _explained(pred_MS, true_MS, "waveform")
+            parts |= _explained(pred_MF, true_MF, "spectrum")
         return loss, parts
+
+    def after_step(self) -> None:
+        """Move the teacher, if there is one; to be called after every step of the optimiser."""
+        if self.latent:
+            self.latent.update(self.encoder)
 
 
 def _explained(predicted: torch.Tensor, true: torch.Tensor, what: str) -> dict[str, torch.Tensor]:

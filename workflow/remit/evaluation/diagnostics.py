@@ -1,0 +1,804 @@
+"""Did pretraining learn signal? A backbone's evidence, on participants that it has not seen.
+
+Everything that is fitted is fitted on training participants (the rivals), or within folds of unseen
+ones (the probes). Intervals are by bootstrap over participants, each of whom counts the same. What is
+measured and when a check passes stands in docs/method.md. Knows checkpoints, datasets and splits.
+
+Shapes: N sequences, K token steps in time, C channels, S samples or frequencies of a token, M masked
+tokens, D model width, P participants.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from remit.config import Diagnostics, Execution, Pretraining, Sequences, Settings
+from remit.dataset.sequences import TokenSequences, load_sequences
+from remit.dataset.windows import WindowsFile, open_dataset
+from remit.errors import RemitError, some_of
+from remit.evaluation import probes
+from remit.evaluation.checks import ALL, ERRORS, checks_of, shown, verify
+from remit.evaluation.resampling import Resampling
+from remit.evaluation.rivals import Rivals, visible_mean
+from remit.files import sha256_of, write_json
+from remit.naming import ModelName
+from remit.nn.encoder import Encoder
+from remit.nn.masking import sequence_mask
+from remit.recordings.cohort import read_table
+from remit.training import checkpoint
+from remit.training.data import (
+    build_encoder,
+    saved_encoder_settings,
+    seen_in_pretraining,
+    signal_of,
+    split_of,
+)
+from remit.training.reconstruction import Reconstruction
+from remit.training.runtime import prepare, seed_all, use_backend, versions
+
+RESULT_VERSION = 1  # raise when a change here, in rivals or in probes alters a figure
+
+BANDS_HZ = {
+    "delta": (1.0, 4.0),
+    "theta": (4.0, 8.0),
+    "alpha": (8.0, 13.0),
+    "beta": (13.0, 30.0),
+    "gamma": (30.0, 45.0),
+}
+TARGETS = ("waveform", "spectrum")
+TINY = 1e-12  # divides in the place of an error or a variance of 0
+MOST_SPECTRA = 100  # resamples of the effective rank: each costs the eigenvalues of a D x D matrix
+
+# What a random draw is for; part of its seed.
+_BOOTSTRAP, _MASK, _DONOR, _NOISE, _RANDOM_WEIGHTS = range(20, 25)
+
+
+class DiagnoseSettings(Settings):
+    """What the rule's command is given."""
+
+    result_version: str
+    diagnostics: Diagnostics
+
+
+Pair = dict[str, np.ndarray]  # one array for the waveform and one for the log spectrum
+
+
+@dataclass
+class Person:
+    """A participant's sequences: tokens of both targets and what they come from."""
+
+    name: str
+    samples_NKCS: torch.Tensor
+    valid_NK: np.ndarray
+    true: Pair
+    recording_N: np.ndarray
+
+
+class Backbone:
+    """The pretrained encoder and reconstruction head, with what the checkpoint says of them."""
+
+    def __init__(self, file: Path, dataset: WindowsFile, execution: Execution) -> None:
+        content = checkpoint.load(file, "pretrained")
+        if "decoder_state_dict" not in content:
+            raise RemitError(
+                f"{file}: holds no reconstruction head (decoder_state_dict); expected the checkpoint as "
+                "pretraining wrote it; without the head nobody can see what the backbone predicts."
+            )
+        checkpoint.check_equal(
+            file, "signal", content["data"]["signal"], signal_of(dataset), "the primary dataset"
+        )
+        try:
+            self.pretraining = Pretraining.model_validate(content["settings"]["pretraining"])
+            self.sequences = Sequences.model_validate(content["settings"]["sequences"])
+        except (KeyError, ValidationError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RemitError(
+                f"{file}: its settings are not of this version ({reason}); expected those of "
+                "pretraining; pretrain again."
+            ) from None
+        self.file, self.content = file, content
+        self.name = ModelName.parse(content["name"])
+        self.device = prepare(execution)
+        self.encoder, _ = build_encoder(
+            saved_encoder_settings(content["encoder"], file), content["channels"]
+        )
+        checkpoint.load_weights(self.encoder, content["state_dict"], file)
+        self.rate = float(dataset.metadata["sampling_rate"])
+        self.task = Reconstruction(self.encoder, self.pretraining, self.name, self.rate)
+        decoder = content["decoder_state_dict"]
+        for module, prefix in ((self.task.head, ""), (self.task.spectrum, "spectrum.")):
+            keys = {key: f"{prefix}{key}" for key in module.state_dict()}
+            there = {key: decoder[old] for key, old in keys.items() if old in decoder}
+            checkpoint.load_weights(module, there, file)
+        self.task.to(self.device).eval()
+        self.backend = use_backend(self.encoder, execution.backend, self.device)
+        weights = (self.pretraining.waveform_weight, self.pretraining.spectrum_weight)
+        self.targets = [what for what, weight in zip(TARGETS, weights, strict=True) if weight > 0]
+
+    def tokens(
+        self,
+        samples_NKCS: torch.Tensor,
+        valid_NK: np.ndarray,
+        masked_NKC: np.ndarray | None = None,
+        encoder: Encoder | None = None,
+    ) -> torch.Tensor:
+        """The encoder's tokens [N, K, C, D], each sequence by itself, so that batches leave no trace."""
+        chosen = encoder or self.encoder
+        rows = []
+        with torch.no_grad():
+            for n in range(len(samples_NKCS)):
+                steps = int(valid_NK[n].sum())
+                masked = (
+                    None
+                    if masked_NKC is None
+                    else torch.from_numpy(masked_NKC[n : n + 1, :steps]).to(self.device)
+                )
+                found = chosen(samples_NKCS[n : n + 1, :steps].to(self.device), masked_BKC=masked)
+                whole = found.new_zeros(1, samples_NKCS.shape[1], *found.shape[2:])
+                whole[:, :steps] = found
+                rows.append(whole)
+        return torch.cat(rows)
+
+    def predict(
+        self, samples_NKCS: torch.Tensor, valid_NK: np.ndarray, masked_NKC: np.ndarray
+    ) -> Pair:
+        """Waveform and log spectrum of every token, of which the masked ones have a meaning."""
+        with torch.no_grad():
+            pair = self.task.head(self.tokens(samples_NKCS, valid_NK, masked_NKC))
+        return {what: part.cpu().numpy() for what, part in zip(TARGETS, pair, strict=True)}
+
+    def true(self, samples_NKCS: torch.Tensor) -> Pair:
+        """What is to be predicted."""
+        with torch.no_grad():
+            spectrum = self.task.spectrum(samples_NKCS.to(self.device)).cpu()
+        return {"waveform": samples_NKCS.numpy(), "spectrum": spectrum.numpy()}
+
+
+def _spread_out(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of a participant's sequences, evenly over the time of their recordings."""
+    if len(indices) <= most:
+        return indices
+    chosen: np.ndarray = indices[np.round(np.linspace(0, len(indices) - 1, most)).astype(int)]
+    return chosen
+
+
+def _people(
+    backbone: Backbone, dataset: WindowsFile, names: Sequence[str], most: int
+) -> list[Person]:
+    """The chosen sequences of some participants, in the order of their names."""
+    sequences: TokenSequences = load_sequences(dataset, names, backbone.sequences)
+    frame = dataset.frame()
+    frame = frame[frame["Participant"].isin(sequences.participants)]
+    if not backbone.sequences.use_bad_windows:
+        frame = frame[frame["good"]]
+    recording_W = np.unique(frame["recording"].to_numpy(str), return_inverse=True)[1]
+    people = []
+    for number, name in enumerate(sequences.participants):
+        chosen = _spread_out(sequences.of_participant(number), most)
+        samples_NKCS, valid_NK = sequences.batch(chosen, torch.device("cpu"))
+        people.append(
+            Person(
+                name,
+                samples_NKCS,
+                valid_NK.numpy(),
+                backbone.true(samples_NKCS),
+                recording_W[sequences.windows_NV[chosen, 0]],
+            )
+        )
+    return people
+
+
+class Bands:
+    """Errors of masked tokens, in all and by frequency band.
+
+    Of a waveform a band's error is that of the Hann-windowed Fourier coefficients in it, in the unit
+    of the scaled samples; of a log spectrum that of its frequencies. Squared, or robust: smooth L1
+    with beta 1, as the loss has it, which large artefacts do not rule.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        samples = backbone.encoder.settings.samples_per_token
+        spectrum = backbone.task.spectrum
+        self._window_S = spectrum.window_S.cpu().numpy().astype(np.float64)
+        waveform_F = np.fft.rfftfreq(samples, 1 / backbone.rate)
+        spectrum_F = spectrum.frequencies_hz_F.cpu().numpy()
+        self._bins = {
+            what: {
+                band: chosen
+                for band, (low, high) in BANDS_HZ.items()
+                if len(chosen := np.flatnonzero((hz_F >= low) & (hz_F < high)))
+            }
+            for what, hz_F in (("waveform", waveform_F), ("spectrum", spectrum_F))
+        }
+
+    def parts(self, what: str) -> list[str]:
+        """All, and the bands in which a token of this rate and length has a frequency."""
+        return [ALL, *self._bins[what]]
+
+    def __call__(self, what: str, residual_MS: np.ndarray) -> np.ndarray:
+        """Mean errors over tokens, [parts, errors], as :meth:`parts` and ``ERRORS`` order them."""
+        whole_MS = np.abs(residual_MS).astype(np.float64)
+        in_bins_MF = whole_MS
+        if what == "waveform":
+            in_bins_MF = np.abs(np.fft.rfft(residual_MS * self._window_S))
+        per_part = [whole_MS, *(in_bins_MF[:, bins] for bins in self._bins[what].values())]
+        return np.array([[(each**2).mean(), _smooth_l1(each).mean()] for each in per_part])
+
+
+def _smooth_l1(size: np.ndarray) -> np.ndarray:
+    return np.where(size < 1, 0.5 * size**2, size - 0.5)
+
+
+def masks_of(
+    backbone: Backbone, person: Person, fraction: float, seed: int, kind: str, draw: int
+) -> np.ndarray:
+    """The masks of a participant's sequences, [N, K, C]; they depend on nobody else."""
+    K, C = person.samples_NKCS.shape[1:3]
+    purpose = [seed, _MASK, zlib.crc32(kind.encode()), draw, zlib.crc32(person.name.encode())]
+    return np.stack(
+        [
+            sequence_mask(
+                int(valid_K.sum()),
+                K,
+                C,
+                backbone.name.mask_ratio,
+                block_steps=backbone.task.block_steps,
+                rng=np.random.default_rng([*purpose, n]),
+                single_channel_fraction=fraction,
+            )
+            for n, valid_K in enumerate(person.valid_NK)
+        ]
+    )
+
+
+def _pearson(one: np.ndarray, other: np.ndarray) -> float:
+    """The correlation of two arrays; 0 where one of them is constant: it follows nothing."""
+    one, other = one - one.mean(), other - other.mean()
+    size = float(np.sqrt((one**2).sum() * (other**2).sum()))
+    return float((one * other).sum() / size) if size > 0 else 0.0
+
+
+def _skill(resampling: Resampling, errors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Errors with intervals, and 1 - error / error of the best rival, chosen anew in each resample."""
+    means = {m: np.maximum(resampling.mean(errors_P), TINY) for m, errors_P in errors.items()}
+    rivals = [method for method in means if method != "model"]
+    best_R = np.min([means[rival] for rival in rivals], axis=0)
+    return {
+        "error": {method: resampling.figure(mean_R) for method, mean_R in means.items()},
+        "best_rival": min(rivals, key=lambda rival: float(means[rival][0])),
+        "skill": resampling.figure(1 - means["model"] / best_R),
+        "against": {
+            rival: resampling.figure(1 - means["model"] / means[rival]) for rival in rivals
+        },
+    }
+
+
+def _masked(
+    backbone: Backbone,
+    people: Sequence[Person],
+    rivals: Mapping[str, Rivals],
+    resampling: Resampling,
+    options: Diagnostics,
+    kind: str,
+    fraction: float,
+) -> dict[str, Any]:
+    """Errors of the model and its rivals on masked tokens; correlation and ratio of variances."""
+    bands = Bands(backbone)
+    errors: dict[tuple[str, str], list[np.ndarray]] = {}
+    alike: dict[tuple[str, str], list[float]] = {}
+    for person in people:
+        drawn: dict[tuple[str, str], list[np.ndarray]] = {}
+        pooled: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for draw in range(options.masks_per_sequence):
+            masked_NKC = masks_of(backbone, person, fraction, options.seed, kind, draw)
+            predicted = backbone.predict(person.samples_NKCS, person.valid_NK, masked_NKC)
+            for what in backbone.targets:
+                true = person.true[what]
+                guesses = {"model": predicted[what]}
+                guesses |= rivals[what].predict(true, person.valid_NK, masked_NKC)
+                if what == "spectrum":
+                    guesses["recording's mean"] = visible_mean(
+                        true, person.valid_NK, masked_NKC, person.recording_N, rivals[what].mean_CS
+                    )
+                for method, guess in guesses.items():
+                    found = bands(what, true[masked_NKC] - guess[masked_NKC])
+                    drawn.setdefault((what, method), []).append(found)
+                pair = (true[masked_NKC].ravel(), predicted[what][masked_NKC].ravel())
+                pooled.setdefault(what, []).append(pair)
+        for key, each in drawn.items():
+            errors.setdefault(key, []).append(np.mean(each, axis=0))
+        for what, pairs in pooled.items():
+            true_X, guess_X = (
+                np.concatenate(side).astype(np.float64) for side in zip(*pairs, strict=True)
+            )
+            alike.setdefault((what, "correlation"), []).append(_pearson(true_X, guess_X))
+            ratio = guess_X.var() / max(true_X.var(), TINY)
+            alike.setdefault((what, "variance_ratio"), []).append(float(ratio))
+    out: dict[str, Any] = {}
+    for what in backbone.targets:
+        of_method = {method: np.stack(rows) for (w, method), rows in errors.items() if w == what}
+        out[what] = {
+            part: {
+                error: _skill(resampling, {m: rows[:, i, j] for m, rows in of_method.items()})
+                for j, error in enumerate(ERRORS)
+            }
+            for i, part in enumerate(bands.parts(what))
+        } | {
+            key: resampling.figure(resampling.mean(np.array(alike[what, key])))
+            for key in ("correlation", "variance_ratio")
+        }
+    return out
+
+
+def _everything_masked(
+    backbone: Backbone,
+    people: Sequence[Person],
+    rivals: Mapping[str, Rivals],
+    resampling: Resampling,
+) -> dict[str, Any]:
+    """The model without any sight, against the means of each position.
+
+    ``bound`` is the mean of these very tokens at each position: no prediction that sees nothing can
+    have a smaller squared error, so whatever goes below it has seen what is hidden.
+    """
+    out: dict[str, Any] = {}
+    predicted = [
+        backbone.predict(
+            person.samples_NKCS,
+            person.valid_NK,
+            np.broadcast_to(person.valid_NK[:, :, None], person.samples_NKCS.shape[:3]).copy(),
+        )
+        for person in people
+    ]
+    for what in backbone.targets:
+        weight = [person.valid_NK / person.valid_NK.sum() for person in people]
+        whole = sum(
+            np.einsum("nkcs,nk->kcs", person.true[what], w)
+            for person, w in zip(people, weight, strict=True)
+        )
+        count_K = np.maximum(sum(w.sum(0) for w in weight), TINY)
+        bound_KCS = whole / count_K[:, None, None]
+        errors: dict[str, list[float]] = {}
+        for person, guess, w in zip(people, predicted, weight, strict=True):
+            for method, values in (
+                ("model", guess[what]),
+                ("position mean", rivals[what].position_KCS),
+                ("bound", bound_KCS),
+            ):
+                squared_NK = ((person.true[what] - values) ** 2).mean(axis=(2, 3))
+                errors.setdefault(method, []).append(float((squared_NK * w).sum()))
+        means = {m: np.maximum(resampling.mean(np.array(each)), TINY) for m, each in errors.items()}
+        out[what] = {
+            "error": {method: resampling.figure(mean_R) for method, mean_R in means.items()},
+            "against_position_mean": resampling.figure(1 - means["model"] / means["position mean"]),
+            "against_bound": resampling.figure(1 - means["model"] / means["bound"]),
+        }
+    return out
+
+
+def _hidden_is_hidden(
+    backbone: Backbone, people: Sequence[Person], options: Diagnostics, fraction: float
+) -> dict[str, Any]:
+    """The number of tokens that change when masked samples are replaced by noise; none may."""
+    changed = total = 0
+    for person in people:
+        rng = np.random.default_rng([options.seed, _NOISE, zlib.crc32(person.name.encode())])
+        everything = np.broadcast_to(person.valid_NK[:, :, None], person.samples_NKCS.shape[:3])
+        some = masks_of(backbone, person, fraction, options.seed, "as trained", 0)
+        for masked_NKC in (some[:1], everything[:1].copy()):
+            valid_NK, samples = person.valid_NK[:1], person.samples_NKCS[:1]
+            noise = torch.from_numpy(rng.normal(0, 3, samples.shape).astype(np.float32))
+            other = torch.where(torch.from_numpy(masked_NKC)[..., None], noise, samples)
+            one = backbone.tokens(samples, valid_NK, masked_NKC)
+            two = backbone.tokens(other, valid_NK, masked_NKC)
+            changed += int((one != two).any(-1).sum())
+            total += int(one.shape[:3].numel())
+    return {"changed_tokens": changed, "tokens": total}
+
+
+def _context_swap(
+    backbone: Backbone,
+    people: Sequence[Person],
+    donors: Sequence[Person],
+    resampling: Resampling,
+    options: Diagnostics,
+    fraction: float,
+) -> dict[str, Any]:
+    """How much the error rises when the visible tokens are those of somebody else's recording."""
+    bands = Bands(backbone)
+    errors: dict[tuple[str, str], list[np.ndarray]] = {}
+    for person in people:
+        rng = np.random.default_rng([options.seed, _DONOR, zlib.crc32(person.name.encode())])
+        masked_NKC = masks_of(backbone, person, fraction, options.seed, "as trained", 0)
+        steps = person.samples_NKCS.shape[1]
+        swapped = []
+        for _ in range(len(masked_NKC)):
+            donor = donors[int(rng.integers(len(donors)))]
+            n = int(rng.integers(len(donor.samples_NKCS)))
+            # A shorter recording begins anew, so that no padding stands among what is visible.
+            again = np.arange(steps) % int(donor.valid_NK[n].sum())
+            swapped.append(donor.samples_NKCS[n, again])
+        for context, samples in (
+            ("own", person.samples_NKCS),
+            ("swapped", torch.stack(swapped)),
+        ):
+            predicted = backbone.predict(samples, person.valid_NK, masked_NKC)
+            for what in backbone.targets:
+                residual = person.true[what][masked_NKC] - predicted[what][masked_NKC]
+                errors.setdefault((what, context), []).append(bands(what, residual)[0])
+    out: dict[str, Any] = {}
+    for what in backbone.targets:
+        own, other = (np.stack(errors[what, context]) for context in ("own", "swapped"))
+        out[what] = {
+            error: {
+                "own": resampling.figure(resampling.mean(own[:, j])),
+                "swapped": resampling.figure(resampling.mean(other[:, j])),
+                "rise": resampling.figure(
+                    resampling.mean(other[:, j]) / np.maximum(resampling.mean(own[:, j]), TINY) - 1
+                ),
+            }
+            for j, error in enumerate(ERRORS)
+        }
+    return out
+
+
+@dataclass
+class Embedded:
+    """What an encoder makes of each participant's sequences, nothing masked."""
+
+    tokens: list[np.ndarray]  # per participant [N, K, C, D]
+    channel_ND: np.ndarray  # the mean over the tokens of one channel of one sequence
+    sequence_ND: np.ndarray
+    participant_N: np.ndarray  # of the sequences; the channels' rows follow one another within each
+
+
+def _embed(backbone: Backbone, people: Sequence[Person], encoder: Encoder) -> Embedded:
+    tokens = [
+        backbone.tokens(person.samples_NKCS, person.valid_NK, encoder=encoder).cpu().numpy()
+        for person in people
+    ]
+    means_NCD = np.concatenate(
+        [
+            np.einsum("nkcd,nk->ncd", each, person.valid_NK / person.valid_NK.sum(1, keepdims=True))
+            for each, person in zip(tokens, people, strict=True)
+        ]
+    )
+    return Embedded(
+        tokens,
+        means_NCD.reshape(-1, means_NCD.shape[-1]),
+        means_NCD.mean(1),
+        np.repeat(np.arange(len(people)), [len(each) for each in tokens]),
+    )
+
+
+def _embedding_figures(
+    embedded: Embedded, people: Sequence[Person], resampling: Resampling
+) -> dict[str, Any]:
+    """Effective rank, and what parts of the tokens' variance lie where."""
+    real = [
+        each[person.valid_NK].astype(np.float64)
+        for each, person in zip(embedded.tokens, people, strict=True)
+    ]  # [steps of all sequences, C, D]
+    mean_D = np.mean([each.mean((0, 1)) for each in real], axis=0)
+    weight = [person.valid_NK / person.valid_NK.sum() for person in people]
+    whole_KCD = sum(
+        np.einsum("nkcd,nk->kcd", each, w) for each, w in zip(embedded.tokens, weight, strict=True)
+    )
+    position_KCD = whole_KCD / np.maximum(sum(w.sum(0) for w in weight), TINY)[:, None, None]
+    total_P = np.array([((each - mean_D) ** 2).sum(-1).mean() for each in real])
+    within_P = np.array(
+        [
+            (((each - position_KCD) ** 2).sum(-1).mean(-1) * w).sum()
+            for each, w in zip(embedded.tokens, weight, strict=True)
+        ]
+    )
+    channels_P = np.array(
+        [((each - each.mean(1, keepdims=True)) ** 2).sum(-1).mean() for each in real]
+    )
+    moments_PDD = np.stack(
+        [np.einsum("xcd,xce->de", each, each) / (each.shape[0] * each.shape[1]) for each in real]
+    )
+
+    def rank(weight_P: np.ndarray) -> float:
+        values_D = np.linalg.eigvalsh(np.tensordot(weight_P, moments_PDD, 1))
+        singular_D = np.sqrt(np.clip(values_D, 0, None))
+        share_D = singular_D / max(singular_D.sum(), TINY) + 1e-7
+        return float(np.exp(-(share_D * np.log(share_D)).sum()))
+
+    total_R = np.maximum(resampling.mean(total_P), TINY)
+    return {
+        "width": int(mean_D.size),
+        "rankme": resampling.of(rank, MOST_SPECTRA),
+        "spread_at_a_position": resampling.figure(resampling.mean(within_P) / total_R),
+        "spread_across_channels": resampling.figure(resampling.mean(channels_P) / total_R),
+        "identity_variance": _between(embedded, resampling),
+    }
+
+
+def _between(embedded: Embedded, resampling: Resampling) -> dict[str, Any]:
+    """The part of the variance of sequences' embeddings that lies between participants."""
+    people = np.unique(embedded.participant_N)
+    own = [embedded.sequence_ND[embedded.participant_N == p].astype(np.float64) for p in people]
+    mean_PD = np.stack([each.mean(0) for each in own])
+    within_P = np.array([((each - each.mean(0)) ** 2).sum(-1).mean() for each in own])
+
+    def share(weight_P: np.ndarray) -> float:
+        centre_D = weight_P @ mean_PD
+        between = float(weight_P @ ((mean_PD - centre_D) ** 2).sum(-1))
+        return between / max(between + float(weight_P @ within_P), TINY)
+
+    figure = resampling.of(share, len(resampling.weights_RP))
+    # Of independent rows of no owner, this much lies between P groups by chance.
+    return figure | {"by_chance": (len(people) - 1) / max(len(embedded.sequence_ND) - 1, 1)}
+
+
+def _probes(
+    backbone: Backbone,
+    people: Sequence[Person],
+    embedded: Mapping[str, Embedded],
+    resampling: Resampling,
+    covariates: Mapping[str, Mapping[str, str]],
+) -> dict[str, Any]:
+    """Linear readouts of the pretrained backbone and of the same one with random weights."""
+    out: dict[str, Any] = {}
+    if len(people) > 1:
+        out["band_power"] = _band_power(backbone, people, embedded, resampling)
+        right = {
+            which: probes.identified(each.sequence_ND, each.participant_N)
+            for which, each in embedded.items()
+        }
+        known = np.isfinite(right["pretrained"])
+        if known.all():
+            means = {which: resampling.mean(each_P) for which, each_P in right.items()}
+            out["identity"] = {
+                **{which: resampling.figure(mean_R) for which, mean_R in means.items()},
+                "difference": resampling.figure(means["pretrained"] - means["random"]),
+                "by_chance": 1 / len(people),
+            }
+        else:
+            out["identity"] = _not_measured("somebody has only one sequence")
+    else:
+        out |= dict.fromkeys(("band_power", "identity"), _not_measured("one participant is unseen"))
+    mean_PD = {
+        which: np.stack(
+            [each.sequence_ND[each.participant_N == p].mean(0) for p in range(len(people))]
+        )
+        for which, each in embedded.items()
+    }
+    for name in ("age", "sex"):
+        text_P = [covariates.get(person.name, {}).get(name, "") for person in people]
+        out[name] = _covariate(name, text_P, mean_PD, resampling)
+    return out
+
+
+def _not_measured(why: str) -> dict[str, Any]:
+    return {"not_measured": why}
+
+
+def _band_power(
+    backbone: Backbone,
+    people: Sequence[Person],
+    embedded: Mapping[str, Embedded],
+    resampling: Resampling,
+) -> dict[str, Any]:
+    """Explained variance of a channel's mean log power in each band, by its mean token."""
+    hz_F = backbone.task.spectrum.frequencies_hz_F.cpu().numpy()
+    power_NCF = np.concatenate(
+        [
+            np.einsum(
+                "nkcf,nk->ncf", p.true["spectrum"], p.valid_NK / p.valid_NK.sum(1, keepdims=True)
+            )
+            for p in people
+        ]
+    )
+    power_NF = power_NCF.reshape(-1, power_NCF.shape[-1])
+    participant_N = np.repeat(embedded["pretrained"].participant_N, power_NCF.shape[1])
+    out: dict[str, Any] = {}
+    ratios: dict[str, list[np.ndarray]] = {which: [] for which in embedded}
+    for band, (low, high) in BANDS_HZ.items():
+        bins = np.flatnonzero((hz_F >= low) & (hz_F < high))
+        if not len(bins):
+            continue
+        left = {}
+        for which, each in embedded.items():
+            error_P, mean_P = probes.explained(
+                each.channel_ND, power_NF[:, bins].mean(1), participant_N
+            )
+            left[which] = resampling.mean(error_P) / np.maximum(resampling.mean(mean_P), TINY)
+            ratios[which].append(left[which])
+        out[band] = _against_random(
+            {which: 1 - left_R for which, left_R in left.items()}, resampling
+        )
+    mean = {which: 1 - np.mean(each, axis=0) for which, each in ratios.items()}
+    return {ALL: _against_random(mean, resampling), **out}
+
+
+def _against_random(values: Mapping[str, np.ndarray], resampling: Resampling) -> dict[str, Any]:
+    return {which: resampling.figure(values_R) for which, values_R in values.items()} | {
+        "difference": resampling.figure(values["pretrained"] - values["random"])
+    }
+
+
+def _covariate(
+    name: str, text_P: Sequence[str], mean_PD: Mapping[str, np.ndarray], resampling: Resampling
+) -> dict[str, Any]:
+    """Age (explained variance) or sex (area under the curve), where enough people have it."""
+    known = [n for n, text in enumerate(text_P) if text and text.lower() != "n/a"]
+    if len(known) < len(text_P):
+        return _not_measured(f"{len(known)} of {len(text_P)} unseen participants have it")
+    if len(known) < probes.FEWEST_PEOPLE:
+        return _not_measured(f"{len(known)} unseen participants; {probes.FEWEST_PEOPLE} are needed")
+    if name == "age":
+        try:
+            age_P = np.array([float(text) for text in text_P])
+        except ValueError:
+            return _not_measured("not every age is a number")
+        if not np.isfinite(age_P).all() or not age_P.std():
+            return _not_measured("the ages are all the same or not finite")
+        left = {}
+        mean_R = np.maximum(resampling.mean((age_P - age_P.mean()) ** 2), TINY)
+        for which, rows_PD in mean_PD.items():
+            error_P = (age_P - probes.regressed(rows_PD, age_P)) ** 2
+            left[which] = 1 - resampling.mean(error_P) / mean_R
+        return {"figure": "explained variance", **_against_random(left, resampling)}
+    kinds, label_P = np.unique([text.upper() for text in text_P], return_inverse=True)
+    if len(kinds) != 2 or np.bincount(label_P).min() < probes.FEWEST_PER_CLASS:
+        return _not_measured(
+            f"fewer than {probes.FEWEST_PER_CLASS} unseen participants of either of two sexes"
+        )
+    curves = {
+        which: np.array(
+            [
+                probes.auc(label_P, score_P, weight_P)
+                for score_P in [probes.classified(rows_PD, label_P)]
+                for weight_P in resampling.weights_RP
+            ]
+        )
+        for which, rows_PD in mean_PD.items()
+    }
+    return {"figure": "area under the curve", **_against_random(curves, resampling)}
+
+
+def _reload(backbone: Backbone, people: Sequence[Person]) -> dict[str, Any]:
+    """The largest difference between embeddings before saving and after loading; must be none."""
+    first = [
+        Person(p.name, p.samples_NKCS[:1], p.valid_NK[:1], {}, p.recording_N[:1]) for p in people
+    ]
+    content = dict(backbone.content)
+    for key in ("format", "format_version", "kind"):
+        content.pop(key)
+    content["state_dict"] = {
+        key: value.detach().cpu().clone() for key, value in backbone.encoder.state_dict().items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / backbone.file.name
+        checkpoint.save(file, "pretrained", content)
+        again = checkpoint.load(file, "pretrained")
+    encoder, _ = build_encoder(
+        saved_encoder_settings(again["encoder"], backbone.file), again["channels"]
+    )
+    checkpoint.load_weights(encoder, again["state_dict"], backbone.file)
+    encoder.to(backbone.device).eval()
+    use_backend(encoder, backbone.backend, backbone.device)
+    largest = 0.0
+    same = True
+    for person in first:
+        one = backbone.tokens(person.samples_NKCS, person.valid_NK)
+        two = backbone.tokens(person.samples_NKCS, person.valid_NK, encoder=encoder)
+        same = same and torch.equal(one, two)
+        largest = max(largest, float((one - two).abs().max()))
+    return {"bit_equal": same, "largest_difference": largest}
+
+
+def diagnose(
+    *,
+    settings: DiagnoseSettings,
+    backbone_file: Path,
+    primary: Path,
+    split_file: Path,
+    sheet: Path | None,
+    output: Path,
+    execution: Execution,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure a pretrained backbone and write everything found as JSON.
+
+    Raises :class:`RemitError` when checkpoint, data and split do not fit together, when the
+    checkpoint has no reconstruction head, and when no participant is left that it has not seen.
+    """
+    options = settings.diagnostics
+    dataset = open_dataset(primary)
+    split = split_of(dataset, split_file)
+    backbone = Backbone(backbone_file, dataset, execution)
+    content = backbone.content
+    held_out = [*split.part("val"), *split.part("test")]
+    seen = set(seen_in_pretraining(content, dataset, held_out))
+    unseen = sorted(set(held_out) - seen)
+    if not unseen:
+        raise RemitError(
+            f"{backbone_file}: has seen all {len(held_out)} validation and test participants "
+            f"({some_of(sorted(seen))}); expected at least one that it has not seen; pretrain without "
+            "pretraining.transductive, or with this split."
+        )
+    training = [*split.part("train"), *split.part("pretraining_only")]
+    most = options.sequences_per_participant
+    people = _people(backbone, dataset, unseen, most)
+    donors = _people(backbone, dataset, training, most)
+    log(
+        f"diagnose {backbone.name}: {len(people)} participants that it has not seen, "
+        f"{sum(len(p.samples_NKCS) for p in people)} sequences; rivals from {len(donors)} others"
+    )
+    rivals = {
+        what: Rivals(
+            np.concatenate([person.true[what] for person in donors]),
+            np.concatenate([person.valid_NK for person in donors]),
+            alike=what == "waveform",
+        )
+        for what in TARGETS
+    }
+    rng = np.random.default_rng([options.seed, _BOOTSTRAP])
+    resampling = Resampling(len(people), options.resamples, rng)
+    trained = backbone.task.single_channel_fraction
+    kinds = {"as trained": trained, "single-channel": 1.0, "all-channel": 0.0}
+    masked = {}
+    for kind, fraction in kinds.items():
+        masked[kind] = _masked(backbone, people, rivals, resampling, options, kind, fraction)
+        for what in backbone.targets:
+            best = masked[kind][what][ALL]["squared"]
+            log(f"{kind} masks: {what} skill {shown(best['skill'])} against {best['best_rival']}")
+    seed_all(options.seed, _RANDOM_WEIGHTS)
+    random, _ = build_encoder(backbone.encoder.settings, content["channels"])
+    random.to(backbone.device).eval()
+    use_backend(random, backbone.backend, backbone.device)
+    embedded = {
+        "pretrained": _embed(backbone, people, backbone.encoder),
+        "random": _embed(backbone, people, random),
+    }
+    found: dict[str, Any] = {
+        "kind": "diagnostics",
+        "model": str(backbone.name),
+        "n": len(people),
+        "participants": [person.name for person in people],
+        "seen": sorted(seen),
+        "simulated": bool(dataset.metadata["simulated"]),
+        "dataset": dataset.metadata["dataset"],
+        "content_sha256": dataset.metadata["content_sha256"],
+        "split_sha256": sha256_of(split_file),
+        "checkpoint_sha256": checkpoint.fingerprint(content["state_dict"]),
+        "settings": settings.model_dump(mode="json"),
+        "versions": versions(),
+        "masked": masked,
+        "everything_masked": _everything_masked(backbone, people, rivals, resampling),
+        "hidden_is_hidden": _hidden_is_hidden(backbone, people, options, trained),
+        "context_swap": _context_swap(backbone, people, donors, resampling, options, trained),
+        "embedding": {
+            which: _embedding_figures(each, people, resampling) for which, each in embedded.items()
+        },
+        "probes": _probes(backbone, people, embedded, resampling, _covariates(sheet)),
+        "reload": _reload(backbone, people),
+    }
+    found["checks"] = checks_of(found)
+    write_json(output, found)
+    for line in verify(found)[0]:
+        log(line)
+    return found
+
+
+def _covariates(sheet: Path | None) -> dict[str, dict[str, str]]:
+    """Age and sex of each participant, as the cohort sheet has them."""
+    if sheet is None:
+        return {}
+    header, body = read_table(sheet)
+    rows = [dict(zip(header, cells, strict=True)) for _, cells in body]
+    return {
+        row["participant"]: {key: row[key] for key in ("age", "sex") if key in row} for row in rows
+    }

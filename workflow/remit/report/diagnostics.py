@@ -1,0 +1,134 @@
+"""A backbone's diagnostics, read from their file and drawn; computes no figure of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from remit import naming
+from remit.errors import RemitError
+from remit.evaluation.checks import ALL
+from remit.files import atomic_write
+
+
+def read_diagnostics(file: Path) -> dict[str, Any]:
+    """A backbone's diagnostics; raises :class:`RemitError` if the file is something else."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if found["kind"] != "diagnostics":
+            raise KeyError("kind")
+        found["model"], found["checkpoint_sha256"], found["masked"], found["n"]
+        [
+            [check[key] for key in ("name", "status", "found", "expected", "why")]
+            for check in found["checks"]
+        ]
+    except OSError as error:
+        raise RemitError(
+            f"{file}: cannot be read ({error.strerror}); expected the diagnostics of a backbone; ask "
+            "snakemake for it."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RemitError(
+            f"{file}: holds no diagnostics of a backbone ({type(error).__name__}: {error}); expected the "
+            ".json that 'remit diagnose' wrote; ask snakemake for it."
+        ) from None
+    return found
+
+
+def diagnostics_of(file: Path) -> dict[str, Any]:
+    """The diagnostics of a pretrained checkpoint, from where the workflow keeps them.
+
+    Raises :class:`RemitError` when they are not there or were made of other weights.
+    """
+    from remit.training import checkpoint
+
+    content = checkpoint.load(file, "pretrained")
+    name = naming.path("diagnostics", model=str(naming.ModelName.parse(content["name"])))
+    # A checkpoint in results/pretrained has its diagnostics in the results beside it.
+    beside = file.resolve().parent.parent.parent / name
+    found = read_diagnostics(beside if beside.exists() else Path(name))
+    if found["checkpoint_sha256"] != checkpoint.fingerprint(content["state_dict"]):
+        raise RemitError(
+            f"{file}: its weights are not those that {name} was made of; expected the same; ask "
+            f"snakemake for {name} again."
+        )
+    return found
+
+
+def _save(figure: Any, found: dict[str, Any], file: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure.suptitle(
+        f"{found['model']}: {found['n']} participants that it has not seen"
+        + (" - SIMULATED DATA" if found["simulated"] else ""),
+        fontsize=10,
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    with atomic_write(file) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def _panels(found: dict[str, Any], columns: int) -> tuple[Any, Any]:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    targets = list(found["masked"]["as trained"])
+    return plt.subplots(
+        len(targets),
+        columns,
+        figsize=(4 * columns, 3.2 * len(targets)),
+        layout="constrained",
+        squeeze=False,
+    )
+
+
+def _points(axis: Any, names: list[str], figures: list[dict[str, Any]], **style: Any) -> None:
+    """Figures with their intervals, one under the other."""
+    for row, figure in enumerate(figures):
+        if figure["value"] is None:
+            continue
+        if figure["low"] is not None:
+            axis.plot([figure["low"], figure["high"]], [row, row], color=style.get("color", "C0"))
+        axis.plot(figure["value"], row, "o", markersize=4, **{"color": "C0", **style})
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.invert_yaxis()
+    axis.locator_params(axis="x", nbins=4)
+
+
+def draw_skill(found: dict[str, Any], file: Path) -> None:
+    """The robust errors of the model and of its rivals, for each target and kind of block."""
+    figure, panels = _panels(found, len(found["masked"]))
+    for column, (kind, of_target) in enumerate(found["masked"].items()):
+        for row, (what, figures) in enumerate(of_target.items()):
+            errors = figures[ALL]["robust"]["error"]
+            axis = panels[row, column]
+            _points(axis, list(errors), list(errors.values()))
+            if errors["model"]["value"] is not None:
+                axis.axvline(errors["model"]["value"], color="0.6", linewidth=0.8)
+            axis.set(title=f"{what}, {kind} masks", xlabel="smooth L1 error (scaled, no unit)")
+            axis.title.set_fontsize(9)
+    _save(figure, found, file)
+
+
+def draw_bands(found: dict[str, Any], file: Path) -> None:
+    """Skill against the best rival in each frequency band, for each target and kind of block."""
+    figure, panels = _panels(found, len(found["masked"]))
+    for column, (kind, of_target) in enumerate(found["masked"].items()):
+        for row, (what, figures) in enumerate(of_target.items()):
+            parts = [part for part in figures if part not in ("correlation", "variance_ratio")]
+            axis = panels[row, column]
+            skills = [figures[part]["robust"]["skill"] for part in parts]
+            _points(axis, parts, skills)
+            axis.axvline(0, color="0.3", linewidth=0.8)
+            axis.set(
+                title=f"{what}, {kind} masks",
+                xlabel="1 - error / error of the best rival (smooth L1)",
+            )
+            axis.title.set_fontsize(9)
+    _save(figure, found, file)
