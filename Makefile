@@ -33,7 +33,7 @@ bench: env
 	$(BIN)/python tests/benchmarks/spine.py
 	$(BIN)/python -W ignore tests/benchmarks/reading.py
 
-# Under 8 minutes on a quiet machine. mamba-ssm's source comes through pip, into the user's cache.
+# Some ten minutes. mamba-ssm's source comes through pip, into the user's cache.
 bench-engine: env
 	$(BIN)/python tests/benchmarks/engine.py
 

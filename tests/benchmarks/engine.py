@@ -713,7 +713,7 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", choices=[*sections, "all", []], help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="at most, default 5")
     parser.add_argument(
-        "--seconds", type=float, default=15, help="for the rounds of one row, default 15"
+        "--seconds", type=float, default=9, help="for the rounds of one row, default 9"
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile too, which is slow")
     parser.add_argument("--child", help=argparse.SUPPRESS)
