@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from remit.nn import backends
+from remit.nn import kernels as kernel_module
 from remit.nn.mamba2 import Mamba2
 
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -61,11 +62,11 @@ def convolution_backward(x, weight, bias, dout, seq_idx, initial, dfinal, dx, wa
 @pytest.fixture
 def fused(monkeypatch):
     """causal-conv1d has no code for a CPU: its two functions, by PyTorch, in the fused block."""
-    kernels = backends._kernels()
+    kernels = kernel_module.load()
     monkeypatch.setattr(kernels.scan, "causal_conv1d_fwd_function", convolution_forward)
     monkeypatch.setattr(kernels.scan, "causal_conv1d_bwd_function", convolution_backward)
-    made = backends._Kernels(kernels.scan, kernels.norm, fused_convolution=True)
-    monkeypatch.setattr(backends, "_kernels", lambda: made)
+    made = kernel_module.Kernels(kernels.scan, kernels.norm, fused_convolution=True)
+    monkeypatch.setattr(kernel_module, "load", lambda: made)
     return made
 
 
@@ -112,7 +113,7 @@ def compare(groups, padded, reverse, settings):
 
 @pytest.mark.parametrize(("groups", "padded", "reverse", "settings"), CASES)
 def test_the_kernels_in_three_steps_agree(groups, padded, reverse, settings):
-    assert not backends._kernels().fused_convolution
+    assert not kernel_module.load().fused_convolution
     compare(groups, padded, reverse, settings)
 
 
@@ -137,7 +138,7 @@ def inner(mixer, u_BTD):
 
 
 def finished(mixer, y_BTI, z_BTI):
-    normed = backends._kernels().norm.rms_norm_ref(
+    normed = kernel_module.load().norm.rms_norm_ref(
         y_BTI,
         mixer.norm.weight,
         None,
@@ -155,7 +156,7 @@ def test_the_reference_scan_agrees(groups):
     mixer = Mamba2(32, d_state=16, headdim=16, ngroups=groups)
     u_BTD = torch.randn(2, 96, 32, requires_grad=True)  # whole chunks of 32, as the function wants
     z, x, dt, A, B, C = inner(mixer, u_BTD)
-    y = backends._kernels().scan.ssd_chunk_scan_combined_ref(
+    y = kernel_module.load().scan.ssd_chunk_scan_combined_ref(
         x, dt, A, B, C, 32, D=mixer.D, dt_bias=mixer.dt_bias, dt_softplus=True
     )
     theirs = finished(mixer, y.flatten(-2), z)

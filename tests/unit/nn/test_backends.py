@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from remit.nn import backends
+from remit.nn import kernels as kernel_module
 from remit.nn.mamba2 import Mamba2
 
 CPU = torch.device("cpu")
@@ -105,7 +106,7 @@ def kernels(monkeypatch):
     made = SimpleNamespace(
         scan=scan, norm=SimpleNamespace(rmsnorm_fn=gated_norm), fused_convolution=True, calls=calls
     )
-    monkeypatch.setattr(backends, "_kernels", lambda: made)
+    monkeypatch.setattr(kernel_module, "load", lambda: made)
     return made
 
 
@@ -167,9 +168,9 @@ def test_what_stands_in_padding_touches_nothing(kernels, reverse):
 def test_turning_rows_around_is_its_own_gradient():
     x_BTD = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
     index_BT = torch.tensor([[3, 2, 1, 0], [1, 0, 2, 3]])
-    turned = backends._ReverseRows.apply(x_BTD, index_BT)
+    turned = kernel_module._ReverseRows.apply(x_BTD, index_BT)
     assert torch.equal(turned[0], x_BTD[0].flip(0)) and torch.equal(turned[1, 0], x_BTD[1, 1])
-    torch.autograd.gradcheck(backends._ReverseRows.apply, (x_BTD, index_BT))
+    torch.autograd.gradcheck(kernel_module._ReverseRows.apply, (x_BTD, index_BT))
 
 
 @pytest.mark.parametrize("taps", [1, 5])
@@ -201,14 +202,14 @@ def test_chunks_are_no_longer_than_needed(kernels, monkeypatch, steps, chunk):
 def test_a_tensor_the_kernels_cannot_take_is_refused(kernels, monkeypatch):
     mixer = Mamba2(16, d_state=4, headdim=8)
     with pytest.raises(ValueError, match="was given float64; expected float32"):
-        backends.mamba_ssm_mixer(mixer.double(), torch.zeros(1, 3, 16, dtype=torch.float64))
+        kernel_module.mamba_ssm_mixer(mixer.double(), torch.zeros(1, 3, 16, dtype=torch.float64))
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(ValueError, match=r"tensor on 'cpu'; expected CUDA; move"):
-        backends.mamba_ssm_mixer(mixer.float(), torch.zeros(1, 3, 16))
+        kernel_module.mamba_ssm_mixer(mixer.float(), torch.zeros(1, 3, 16))
 
 
 def test_auto_is_torch_on_a_cpu_without_looking_for_kernels(monkeypatch):
-    monkeypatch.setattr(backends, "_kernels", lambda: pytest.fail("looked"))
+    monkeypatch.setattr(kernel_module, "load", lambda: pytest.fail("looked"))
     assert backends.choose("auto", "cpu") == backends.choose("torch", "cpu") == "torch"
 
 
@@ -290,16 +291,16 @@ def installed(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "mamba_ssm"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
-    backends._kernels.cache_clear()
+    kernel_module.load.cache_clear()
     yield write
-    backends._kernels.cache_clear()
+    kernel_module.load.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "mamba_ssm"]:
         del sys.modules[name]
 
 
 def test_a_package_that_fails_as_a_whole_still_gives_its_kernels(installed):
     installed(package="raise AttributeError('tilelang')", scan="causal_conv1d_fwd_function = None")
-    assert not backends._kernels().fused_convolution
+    assert not kernel_module.load().fused_convolution
     assert "mamba_ssm" not in sys.modules  # who asks for it gets the real one, with its error
 
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from remit.nn import backends, tiles
+from remit.nn import kernels as kernel_module
+from remit.nn import tiles
 from remit.nn.mamba2 import BidirectionalMamba2, Mamba2
 
 # d = 256, N = 64, P = 64, G = 1: names and shapes of mamba_ssm.modules.mamba2.Mamba2.
@@ -268,7 +269,7 @@ def test_the_backend_is_an_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(arguments)
         return u_BTD + 1
 
-    monkeypatch.setattr(backends, "mamba_ssm_mixer", kernels)
+    monkeypatch.setattr(kernel_module, "mamba_ssm_mixer", kernels)
     mixer(u_BTD, lengths_B, reverse=True)
     assert not calls
     mixer.backend = "mamba_ssm"

@@ -97,7 +97,7 @@ class Mamba2(nn.Module):
         norm_before_gate: normalise before the gate instead of after it.
 
     Attributes:
-        backend: "torch", or "mamba_ssm" for that package's kernels on CUDA (see ``backends``).
+        backend: "torch", or "mamba_ssm" for that package's kernels on CUDA (see ``kernels``).
         precision: "float32", or "bfloat16" to round the factors of both projections to bfloat16.
 
     Raises:
@@ -220,7 +220,7 @@ class Mamba2(nn.Module):
                 "or float64 for both; for bfloat16 products keep float32 and set precision"
             )
         if self.backend == "mamba_ssm":
-            from .backends import mamba_ssm_mixer  # the package is optional, and slow to import
+            from .kernels import mamba_ssm_mixer  # the package is optional, and slow to import
 
             return mamba_ssm_mixer(self, u_BTD, lengths_B, reverse)
         return mix(
