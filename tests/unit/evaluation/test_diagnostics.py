@@ -117,6 +117,34 @@ def test_a_model_of_the_mean_has_no_skill_and_ignores_its_context(trained, tmp_p
     assert any("DOES NOT CLEARLY USE" in text for text in warnings_of_backbone(found))
 
 
+def test_levels_of_electrodes_are_no_correlation(trained, tmp_path, monkeypatch):
+    def levels(self, samples, valid, masked):
+        found = {}
+        for what, part in self.true(samples).items():
+            level_C = part.mean(axis=(0, 1, 3))
+            found[what] = np.broadcast_to(level_C[None, None, :, None], part.shape).copy()
+        return found
+
+    monkeypatch.setattr(Backbone, "predict", levels)
+    found = run(trained, tmp_path / "levels.json")
+    for what in ("waveform", "spectrum"):
+        assert found["masked"]["as trained"][what]["correlation"]["value"] == 0
+        assert status(found, f"{what} correlation") == "warn"
+
+
+def test_predictions_that_are_no_numbers_fail(trained, tmp_path, monkeypatch):
+    real = module.Reconstruction.__init__
+
+    def broken(self, *arguments):
+        real(self, *arguments)
+        self.head.register_forward_hook(lambda _, __, pair: tuple(p * torch.nan for p in pair))
+
+    monkeypatch.setattr(module.Reconstruction, "__init__", broken)
+    found = run(trained, tmp_path / "broken.json")
+    assert found["not_finite"] > 0 and status(found, "predictions are numbers") == "fail"
+    assert status(found, "waveform with everything masked") == "fail"
+
+
 def test_an_encoder_that_sees_masked_samples_is_found(trained, tmp_path, monkeypatch):
     real = module.Encoder.forward
 
@@ -215,6 +243,15 @@ def test_verify_refuses_the_diagnostics_of_other_weights(trained, found, tmp_pat
     assert "its weights are not those" in capsys.readouterr().err
     assert cli.main(["verify"]) == 1
     assert "nothing to verify" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("checks", [[], [{"status": "FAILED"}]])
+def test_verdicts_that_are_none_are_refused(trained, found, tmp_path, capsys, checks):
+    file = tmp_path / "found.json"
+    whole = [{**found["checks"][0], **check} for check in checks]
+    file.write_text(json.dumps({**found, "checks": whole}))
+    assert cli.main(["verify", "--diagnostics", str(file)]) == 1
+    assert "holds no diagnostics of a backbone" in capsys.readouterr().err
 
 
 def test_a_check_needs_its_whole_interval(found):

@@ -96,6 +96,22 @@ def test_intervals_cover_as_often_as_they_say():
     assert 0.90 <= hits / 300 <= 0.98
 
 
+@pytest.mark.parametrize("people", [5, 8])
+def test_intervals_of_few_people_are_as_wide_as_they_must_be(people):
+    rng = np.random.default_rng(4)
+    wrong = 0
+    for _ in range(600):
+        resampling = Resampling(people, 300, rng)
+        wrong += above(resampling.figure(resampling.mean(rng.normal(0.0, 1.0, people))))
+    assert wrong / 600 <= 0.045  # 2.5 % is meant; plain percentiles are wrong in 5.5 to 7.5 %
+
+
+def test_too_few_people_decide_nothing():
+    figure = {"value": 1.0, "low": 0.9, "high": 1.1, "n": 4}
+    assert not above(figure) and not below(figure, 5.0)
+    assert above(figure | {"n": 5}) and below(figure | {"n": 5}, 5.0)
+
+
 def test_one_participant_has_no_interval_and_decides_nothing():
     resampling = Resampling(1, 100, np.random.default_rng(0))
     figure = resampling.figure(resampling.mean(np.array([3.0])))

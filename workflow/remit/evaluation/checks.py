@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from remit.evaluation.resampling import above, below
+from remit.evaluation.resampling import FEWEST_TO_TRUST, above, below
 
 ERRORS = ("squared", "robust")
 ALL = "all"  # every sample or frequency, beside the bands
 CLEAR_RISE = 0.01  # of the error: a backbone whose context changes less all but ignores it
-FEWEST_TO_TRUST = 5  # participants; an interval from fewer says little
 # Below, a backbone gives nearly the same tokens whatever was recorded: of the variance of its tokens,
 # the part that is left within a position (step and channel).
 COLLAPSED_SPREAD, THIN_SPREAD = 0.02, 0.1
@@ -48,7 +47,17 @@ def checks_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
             "pass" if n >= FEWEST_TO_TRUST else "warn",
             str(n),
             f"at least {FEWEST_TO_TRUST}",
-            "an interval over fewer people says little",
+            "no interval over fewer people decides anything here",
+        )
+    )
+    strange = found["not_finite"]
+    checks.append(
+        _check(
+            "predictions are numbers",
+            "fail" if strange else "pass",
+            f"{strange} that are not finite",
+            "0",
+            "a figure made of others would hide them",
         )
     )
     for kind, of_target in found["masked"].items():
@@ -86,7 +95,8 @@ def checks_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
         )
     for what, figures in found["everything_masked"].items():
         bound = figures["against_bound"]
-        leaks = above(bound) or (bound["low"] is None and (bound["value"] or 0) > 0)
+        value = bound["value"]
+        leaks = above(bound) or value is None or (bound["n"] < FEWEST_TO_TRUST and value > 0)
         checks.append(
             _check(
                 f"{what} with everything masked",
@@ -102,7 +112,8 @@ def checks_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
         _check(
             "masked samples stay hidden",
             "fail" if hidden["changed_tokens"] else "pass",
-            f"{hidden['changed_tokens']} of {hidden['tokens']} tokens change with masked samples",
+            f"{hidden['changed_tokens']} of {hidden['tokens']} tokens, or what is predicted of them, change "
+            "with masked samples",
             "0",
             "noise in the place of masked samples must not change a bit",
         )
@@ -142,7 +153,7 @@ def _embedding_checks(own: Mapping[str, Any], random: Mapping[str, Any]) -> list
             return "fail"
         return "warn" if value < warns else "pass"
 
-    return [
+    checks = [
         _check(
             "effective rank",
             status(rank["value"], 2.0, 0.5 * (random["rankme"]["value"] or 0.0)),
@@ -158,13 +169,6 @@ def _embedding_checks(own: Mapping[str, Any], random: Mapping[str, Any]) -> list
             "the rest is the position, which says nothing of who was recorded",
         ),
         _check(
-            "spread across channels",
-            status(channels["value"], 1e-4, COLLAPSED_SPREAD),
-            f"{shown(channels, '')} of the tokens' variance",
-            f"at least {COLLAPSED_SPREAD}",
-            "electrodes at one moment stay distinguishable",
-        ),
-        _check(
             "identity in the embedding",
             "warn" if above(share, 0.5) else "pass",
             f"{shown(share, '')} of the variance lies between participants (by chance "
@@ -173,6 +177,17 @@ def _embedding_checks(own: Mapping[str, Any], random: Mapping[str, Any]) -> list
             "a classifier of few people can learn who they are instead of what they have",
         ),
     ]
+    if own["channels"] > 1:
+        checks.append(
+            _check(
+                "spread across channels",
+                status(channels["value"], 1e-4, COLLAPSED_SPREAD),
+                f"{shown(channels, '')} of the tokens' variance",
+                f"at least {COLLAPSED_SPREAD}",
+                "electrodes at one moment stay distinguishable",
+            )
+        )
+    return checks
 
 
 def _probe_checks(found: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -45,7 +45,8 @@ from remit.training.data import (
 from remit.training.reconstruction import Reconstruction
 from remit.training.runtime import prepare, seed_all, use_backend, versions
 
-RESULT_VERSION = 1  # raise when a change here, in rivals or in probes alters a figure
+# Raise when a change here, or in rivals, probes, resampling or checks, alters a figure or a verdict.
+RESULT_VERSION = 2
 
 BANDS_HZ = {
     "delta": (1.0, 4.0),
@@ -122,6 +123,7 @@ class Backbone:
         self.task.to(self.device).eval()
         self.backend = use_backend(self.encoder, execution.backend, self.device)
         weights = (self.pretraining.waveform_weight, self.pretraining.spectrum_weight)
+        self.not_finite = 0  # of all numbers predicted so far
         self.targets = [what for what, weight in zip(TARGETS, weights, strict=True) if weight > 0]
 
     def tokens(
@@ -154,7 +156,10 @@ class Backbone:
         """Waveform and log spectrum of every token, of which the masked ones have a meaning."""
         with torch.no_grad():
             pair = self.task.head(self.tokens(samples_NKCS, valid_NK, masked_NKC))
-        return {what: part.cpu().numpy() for what, part in zip(TARGETS, pair, strict=True)}
+        found = {what: part.cpu().numpy() for what, part in zip(TARGETS, pair, strict=True)}
+        for what in self.targets:
+            self.not_finite += int((~np.isfinite(found[what][masked_NKC])).sum())
+        return found
 
     def true(self, samples_NKCS: torch.Tensor) -> Pair:
         """What is to be predicted."""
@@ -260,9 +265,16 @@ def masks_of(
     )
 
 
+def _centred(values_MX: np.ndarray, channel_M: np.ndarray) -> np.ndarray:
+    """Without each channel's own mean at each sample or frequency: levels are no signal."""
+    out = values_MX.astype(np.float64)
+    for channel in np.unique(channel_M):
+        out[channel_M == channel] -= out[channel_M == channel].mean(0)
+    return out
+
+
 def _pearson(one: np.ndarray, other: np.ndarray) -> float:
-    """The correlation of two arrays; 0 where one of them is constant: it follows nothing."""
-    one, other = one - one.mean(), other - other.mean()
+    """The correlation of two centred arrays; 0 where one of them is zero: it follows nothing."""
     size = float(np.sqrt((one**2).sum() * (other**2).sum()))
     return float((one * other).sum() / size) if size > 0 else 0.0
 
@@ -297,7 +309,7 @@ def _masked(
     alike: dict[tuple[str, str], list[float]] = {}
     for person in people:
         drawn: dict[tuple[str, str], list[np.ndarray]] = {}
-        pooled: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        pooled: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
         for draw in range(options.masks_per_sequence):
             masked_NKC = masks_of(backbone, person, fraction, options.seed, kind, draw)
             predicted = backbone.predict(person.samples_NKCS, person.valid_NK, masked_NKC)
@@ -312,14 +324,13 @@ def _masked(
                 for method, guess in guesses.items():
                     found = bands(what, true[masked_NKC] - guess[masked_NKC])
                     drawn.setdefault((what, method), []).append(found)
-                pair = (true[masked_NKC].ravel(), predicted[what][masked_NKC].ravel())
+                pair = (true[masked_NKC], predicted[what][masked_NKC], np.nonzero(masked_NKC)[2])
                 pooled.setdefault(what, []).append(pair)
         for key, each in drawn.items():
             errors.setdefault(key, []).append(np.mean(each, axis=0))
         for what, pairs in pooled.items():
-            true_X, guess_X = (
-                np.concatenate(side).astype(np.float64) for side in zip(*pairs, strict=True)
-            )
+            true_MX, guess_MX, channel_M = (np.concatenate(s) for s in zip(*pairs, strict=True))
+            true_X, guess_X = (_centred(each, channel_M) for each in (true_MX, guess_MX))
             alike.setdefault((what, "correlation"), []).append(_pearson(true_X, guess_X))
             ratio = guess_X.var() / max(true_X.var(), TINY)
             alike.setdefault((what, "variance_ratio"), []).append(float(ratio))
@@ -388,7 +399,7 @@ def _everything_masked(
 def _hidden_is_hidden(
     backbone: Backbone, people: Sequence[Person], options: Diagnostics, fraction: float
 ) -> dict[str, Any]:
-    """The number of tokens that change when masked samples are replaced by noise; none may."""
+    """How many tokens, or predictions, change when masked samples are replaced by noise; none may."""
     changed = total = 0
     for person in people:
         rng = np.random.default_rng([options.seed, _NOISE, zlib.crc32(person.name.encode())])
@@ -400,7 +411,11 @@ def _hidden_is_hidden(
             other = torch.where(torch.from_numpy(masked_NKC)[..., None], noise, samples)
             one = backbone.tokens(samples, valid_NK, masked_NKC)
             two = backbone.tokens(other, valid_NK, masked_NKC)
-            changed += int((one != two).any(-1).sum())
+            differs_NKC = (one != two).any(-1).cpu().numpy()
+            guesses = [backbone.predict(each, valid_NK, masked_NKC) for each in (samples, other)]
+            for what in backbone.targets:
+                differs_NKC |= (guesses[0][what] != guesses[1][what]).any(-1) & masked_NKC
+            changed += int(differs_NKC.sum())
             total += int(one.shape[:3].numel())
     return {"changed_tokens": changed, "tokens": total}
 
@@ -517,6 +532,7 @@ def _embedding_figures(
     total_R = np.maximum(resampling.mean(total_P), TINY)
     return {
         "width": int(mean_D.size),
+        "channels": int(people[0].samples_NKCS.shape[2]),
         "rankme": resampling.of(rank, MOST_SPECTRA),
         "spread_at_a_position": resampling.figure(resampling.mean(within_P) / total_R),
         "spread_across_channels": resampling.figure(resampling.mean(channels_P) / total_R),
@@ -786,6 +802,7 @@ def diagnose(
         "probes": _probes(backbone, people, embedded, resampling, _covariates(sheet)),
         "reload": _reload(backbone, people),
     }
+    found["not_finite"] = backbone.not_finite
     found["checks"] = checks_of(found)
     write_json(output, found)
     for line in verify(found)[0]:

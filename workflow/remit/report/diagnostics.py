@@ -20,10 +20,12 @@ def read_diagnostics(file: Path) -> dict[str, Any]:
         if found["kind"] != "diagnostics":
             raise KeyError("kind")
         found["model"], found["checkpoint_sha256"], found["masked"], found["n"]
-        [
+        for check in found["checks"]:
             [check[key] for key in ("name", "status", "found", "expected", "why")]
-            for check in found["checks"]
-        ]
+            if check["status"] not in ("pass", "warn", "fail"):
+                raise ValueError(f"a check says {check['status']!r}")
+        if not found["checks"]:
+            raise ValueError("it holds no check")
     except OSError as error:
         raise RemitError(
             f"{file}: cannot be read ({error.strerror}); expected the diagnostics of a backbone; ask "

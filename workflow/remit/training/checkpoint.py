@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import pickle
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -37,6 +39,8 @@ UNREADABLE = (
     TypeError,
     AttributeError,
     IndexError,
+    zlib.error,
+    lzma.LZMAError,
 )
 
 
