@@ -163,7 +163,7 @@ class Mamba2(nn.Module):
 
         # Order of in_proj's outputs: z, x, B, C, dt.
         self.in_proj = nn.Linear(d_model, d_inner + self.conv_dim + nheads, bias=False)
-        # Holds the weights under upstream's names; forward applies them itself (see _convolve).
+        # Holds the weights under upstream's names; the mixer applies them as a sum of shifted rows.
         self.conv1d = nn.Conv1d(
             self.conv_dim, self.conv_dim, d_conv, groups=self.conv_dim, padding=d_conv - 1
         )

@@ -25,7 +25,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from . import tiles
 from .checks import check_finite, check_lengths
 from .products import fast
-from .tiles import LOG2_E, LOWEST_LOG2, Kept, Piece
+from .tiles import Kept, Piece, log2_steps
 
 # In derivatives a step of less counts as this much: that by dt itself is what was written divided by
 # dt, and stays defined. What it writes is far beneath any rounding.
@@ -140,7 +140,6 @@ class _Scan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         B, T, H, P = x_BTHP.shape
         N = B_BTGN.shape[-1]
-        # Times the strongest rate it must still be no decay at all.
         y_BTHP = torch.zeros_like(x_BTHP, memory_format=torch.contiguous_format)
         final_BHPN = x_BTHP.new_zeros(B, H, P, N)
         if state_BHPN is not None:
@@ -286,10 +285,7 @@ def plain_scan(
         x_BTHP, B_BTGN, C_BTGN = (
             t.masked_fill(outside_BT1.unsqueeze(-1), 0.0) for t in (x_BTHP, B_BTGN, C_BTGN)
         )
-    wide = torch.float32 if x_BTHP.device.type == "mps" else torch.float64
-    step_BTH = (dt_BTH.to(wide) * (A_H.to(wide) * LOG2_E)).clamp(min=LOWEST_LOG2[x_BTHP.dtype])
-    if reset_BT is not None:
-        step_BTH = step_BTH.masked_fill(reset_BT.unsqueeze(-1), LOWEST_LOG2[x_BTHP.dtype])
+    step_BTH = log2_steps(dt_BTH, A_H, None if reset_BT is None else reset_BT.unsqueeze(-1))
     chunks = (steps + chunk_size - 1) // chunk_size
     padding = chunks * chunk_size - steps  # dt = 0: decay 1 and nothing written
 

@@ -38,8 +38,6 @@ FORGOTTEN_LOG2 = -200.0
 # enough to do only with a large one.
 TILE_TOKENS = 1024
 TILE_TOKENS_CUDA = 1 << 15
-
-
 # Views of buffers that are remembered: a few blocks' worth of shapes.
 MOST_VIEWS = 1000
 
@@ -195,19 +193,23 @@ class TileGradients:
     state_BHNP: Tensor | None
 
 
+def log2_steps(dt: Tensor, A: Tensor, reset: Tensor | None) -> Tensor:
+    """log2 of each step's decay, in float64 (Apple's MPS has none); A and reset fit dt's shape."""
+    wide = torch.float32 if dt.device.type == "mps" else torch.float64
+    lowest = LOWEST_LOG2[dt.dtype]
+    steps = (dt.to(wide) * (A.to(wide) * LOG2_E)).clamp(min=lowest)
+    return steps if reset is None else steps.masked_fill(reset, lowest)
+
+
 def sums_of_log2(
     dt_BZHQ: Tensor, A_H: Tensor, reset_BZ1Q: Tensor | None, *, reverse: bool
 ) -> Tensor:
     """log2 of the decay from a chunk's start up to and including each token.
 
     A chunk can forget its past many times over: the sums grow large while the differences that
-    matter stay small, so they are kept in float64 (Apple's MPS has none).
+    matter stay small, so they are kept in the wide type of :func:`log2_steps`.
     """
-    wide = torch.float32 if dt_BZHQ.device.type == "mps" else torch.float64
-    rate_H1 = (A_H.to(wide) * LOG2_E).unsqueeze(-1)
-    step_BZHQ = (dt_BZHQ.to(wide) * rate_H1).clamp_(min=LOWEST_LOG2[dt_BZHQ.dtype])
-    if reset_BZ1Q is not None:
-        step_BZHQ.masked_fill_(reset_BZ1Q, LOWEST_LOG2[dt_BZHQ.dtype])
+    step_BZHQ = log2_steps(dt_BZHQ, A_H.unsqueeze(-1), reset_BZ1Q)
     if reverse:
         return step_BZHQ.flip(-1).cumsum_(-1).flip(-1)
     return step_BZHQ.cumsum_(-1)
@@ -299,10 +301,10 @@ def forward(
         if before_BZHNP is None:
             final_BHNP = written_BZHNP[:, 0].clone()
         else:
-            states = list(before_BZHNP.unbind(1))
             if want_state:
                 final_BHNP = torch.empty_like(written_BZHNP[:, 0])
             decay_BZH11 = _decay(end_BZH1, dtype).unsqueeze(-1)
+            states = before_BZHNP.unbind(1)
             _carry(states, final_BHNP, written_BZHNP, decay_BZH11, backwards=reverse)
     pairs_BZHQQ = _pair_decays(sum_BZHQ, x_BZHQP, transposed=False)
     pairs_BZHQQ.mul_(dt_BZHQ.unsqueeze(-2))
