@@ -294,16 +294,19 @@ def _skill(resampling: Resampling, errors: Mapping[str, np.ndarray]) -> dict[str
     }
 
 
-def _masked(
+def masked_errors(
     backbone: Backbone,
     people: Sequence[Person],
     rivals: Mapping[str, Rivals],
-    resampling: Resampling,
     options: Diagnostics,
     kind: str,
     fraction: float,
-) -> dict[str, Any]:
-    """Errors of the model and its rivals on masked tokens; correlation and ratio of variances."""
+) -> tuple[dict[tuple[str, str], list[np.ndarray]], dict[tuple[str, str], list[float]]]:
+    """What each participant's masked tokens are predicted to be, against what they are.
+
+    Returns, each with one entry per participant: by target and method the errors as :class:`Bands`
+    gives them, and by target the ``correlation`` and ``variance_ratio`` of the model's predictions.
+    """
     bands = Bands(backbone)
     errors: dict[tuple[str, str], list[np.ndarray]] = {}
     alike: dict[tuple[str, str], list[float]] = {}
@@ -334,6 +337,21 @@ def _masked(
             alike.setdefault((what, "correlation"), []).append(_pearson(true_X, guess_X))
             ratio = guess_X.var() / max(true_X.var(), TINY)
             alike.setdefault((what, "variance_ratio"), []).append(float(ratio))
+    return errors, alike
+
+
+def _masked(
+    backbone: Backbone,
+    people: Sequence[Person],
+    rivals: Mapping[str, Rivals],
+    resampling: Resampling,
+    options: Diagnostics,
+    kind: str,
+    fraction: float,
+) -> dict[str, Any]:
+    """Errors of the model and its rivals on masked tokens; correlation and ratio of variances."""
+    errors, alike = masked_errors(backbone, people, rivals, options, kind, fraction)
+    bands = Bands(backbone)
     out: dict[str, Any] = {}
     for what in backbone.targets:
         of_method = {method: np.stack(rows) for (w, method), rows in errors.items() if w == what}
