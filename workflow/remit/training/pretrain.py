@@ -22,11 +22,12 @@ import torch
 from remit.config import Execution, Pretraining, Sequences, Settings
 from remit.dataset.sequences import TokenSequences, load_sequences
 from remit.dataset.splits import ParticipantSplit
-from remit.dataset.windows import WindowsFile, open_dataset
+from remit.dataset.windows import open_dataset
 from remit.errors import RemitError, some_of
 from remit.naming import ModelName
 from remit.tracking import Tracker
 from remit.training import checkpoint
+from remit.training.corpora import join, open_corpora, refuse_overlap
 from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of, split_of
 from remit.training.memory import MicroBatch
 from remit.training.reconstruction import MaskedBatch, Reconstruction
@@ -62,55 +63,6 @@ def keep_aside(
     rng = np.random.default_rng([seed, _KEEP_ASIDE])
     aside = {ordered[index] for index in rng.permutation(len(ordered))[:count]}
     return [name for name in ordered if name not in aside], sorted(aside)
-
-
-def _refuse_overlap(
-    primary: WindowsFile, corpora: Sequence[WindowsFile], held_out: set[str], same_ids: bool
-) -> None:
-    """A held-out participant must not come back through another cohort, by name or by signal."""
-    hidden = signals_of(primary, held_out)
-    for corpus in corpora:
-        twins = sorted(held_out & set(corpus.participants)) if same_ids else []
-        if twins:
-            raise RemitError(
-                f"{corpus.path}: participant {some_of(twins)} has the id of a held-out participant; "
-                "expected corpora free of them; take them out of the extra cohort, or set "
-                "pretraining.extra_ids: other if they are other people."
-            )
-        for digest, recording in signals_of(corpus, corpus.participants).items():
-            if digest in hidden:
-                raise RemitError(
-                    f"{corpus.path}: recording '{recording}' holds the same signal as "
-                    f"'{hidden[digest]}' of a held-out participant; expected corpora free of them; "
-                    "take it out of the extra cohort, or set pretraining.transductive."
-                )
-
-
-def _join(parts: Sequence[TokenSequences], cohorts: Sequence[str]) -> TokenSequences:
-    """Several datasets' sequences as one; participants get their cohort's name in front."""
-    window_shift = np.cumsum([0, *(len(part.signal_WCL) for part in parts)])
-    people_shift = np.cumsum([0, *(len(part.participants) for part in parts)])
-    return TokenSequences(
-        participants=tuple(
-            f"{cohort}/{name}"
-            for part, cohort in zip(parts, cohorts, strict=True)
-            for name in part.participants
-        ),
-        labels=tuple(None for part in parts for _ in part.participants),
-        signal_WCL=torch.cat([part.signal_WCL for part in parts]),
-        windows_NV=np.concatenate(
-            [
-                np.where(part.windows_NV >= 0, part.windows_NV + shift, -1)
-                for part, shift in zip(parts, window_shift, strict=False)
-            ]
-        ),
-        participant_N=np.concatenate(
-            [part.participant_N + shift for part, shift in zip(parts, people_shift, strict=False)]
-        ),
-        samples_per_token=parts[0].samples_per_token,
-        windows_used=tuple(count for part in parts for count in part.windows_used),
-        windows_bad=tuple(count for part in parts for count in part.windows_bad),
-    )
 
 
 def learning_rate(step: int, total: int, settings: Pretraining) -> float:
@@ -263,22 +215,19 @@ def pretrain(
     options = settings.pretraining
     device = prepare(execution)
     data_file = open_dataset(primary)
-    corpus_files = [open_dataset(corpus) for corpus in corpora]
+    corpus_files = open_corpora(corpora, data_file)
     metadata = data_file.metadata
     split = split_of(data_file, split_file)
     training, aside = _participants(split, options)
     held_out = {*split.part("train"), *split.part("val"), *split.part("test")} - {*training, *aside}
-    _refuse_overlap(data_file, corpus_files, held_out, options.extra_ids == "same")
+    refuse_overlap(data_file, corpus_files, held_out, options.extra_ids == "same")
     parts = [load_sequences(data_file, training, settings.sequences)]
     cohorts = [str(metadata["cohort"])]
     for corpus in corpus_files:
-        checkpoint.check_equal(
-            corpus.path, "signal", signal_of(corpus), signal_of(data_file), "the primary dataset"
-        )
         parts.append(load_sequences(corpus, corpus.participants, settings.sequences))
         cohorts.append(str(corpus.metadata["cohort"]))
-    train = _join(parts, cohorts)
-    stop = _join([load_sequences(data_file, aside, settings.sequences)], cohorts[:1])
+    train = join(parts, cohorts)
+    stop = join([load_sequences(data_file, aside, settings.sequences)], cohorts[:1])
     simulated = any(file.metadata["simulated"] for file in (data_file, *corpus_files))
     seed_all(options.seed, _INITIALISE)
     encoder, positions_C3 = build_encoder(
