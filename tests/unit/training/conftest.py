@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from remit.config import Execution, Finetuning, Pretraining, Sequences, Split
+from remit.dataset.corpus import Read
 from remit.dataset.primary import build_primary
 from remit.dataset.splits import make_split, write_split
 from remit.dataset.windows import open_dataset, write_windows
@@ -96,6 +98,12 @@ def make_dataset(
     out = folder / f"{cohort}_primary.parquet"
     build_primary(files, out, cohort=cohort, channels=list(CHANNELS))
     return out
+
+
+def read_of(sequences, indices) -> Read:
+    """Some sequences as pretraining reads them."""
+    samples_BKCS, valid_BK = sequences.batch(indices, torch.device("cpu"))
+    return Read(CHANNELS, samples_BKCS, valid_BK, np.asarray(indices), np.zeros(len(indices), int))
 
 
 def split_of(primary: Path, folder: Path, **settings) -> Path:

@@ -9,6 +9,8 @@ Legend of the shape suffixes
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -21,18 +23,40 @@ LOWEST_SCALE_UV = 0.1
 CLIP = 15.0
 
 
+class RobustScale(NamedTuple):
+    """Centre and scale of each channel of a recording in microvolts, [C, 1] each."""
+
+    middle_C1: Tensor
+    scale_C1: Tensor
+
+    def __call__(self, windows_WCL: Tensor) -> Tensor:
+        """Windows of that recording without unit."""
+        return ((windows_WCL - self.middle_C1) / self.scale_C1).clamp(-CLIP, CLIP)
+
+    def in_place(self, windows_WCL: Tensor) -> Tensor:
+        """The same bits without a second copy."""
+        return windows_WCL.sub_(self.middle_C1).div_(self.scale_C1).clamp_(-CLIP, CLIP)
+
+
 def robust_scale(windows_WCL: Tensor) -> Tensor:
     """Centre and scale each channel of one recording over all its windows.
 
-    (x - median) / max(inter-quartile range / 1.3489795, 0.1 uV), clipped to +-15. Quartiles
-    interpolate linearly, as ``numpy.percentile``; they come from a sort, because torch.quantile
-    refuses more than 16 million elements.
+    (x - median) / max(inter-quartile range / 1.3489795, 0.1 uV), clipped to +-15.
 
     Args:
         windows_WCL: microvolts; all finite.
 
     Returns:
         The same shape, without unit.
+    """
+    return scale_of(windows_WCL)(windows_WCL)
+
+
+def scale_of(windows_WCL: Tensor) -> RobustScale:
+    """The numbers by which :func:`robust_scale` centres and scales.
+
+    Quartiles interpolate linearly, as ``numpy.percentile``; they come from a sort, because
+    torch.quantile refuses more than 16 million elements.
     """
     sorted_CN = windows_WCL.transpose(0, 1).flatten(1).sort(dim=1).values
     last = sorted_CN.shape[1] - 1
@@ -44,4 +68,4 @@ def robust_scale(windows_WCL: Tensor) -> Tensor:
         return torch.lerp(below_C1, above_C1, ((quarters * last) % 4) / 4)
 
     scale_C1 = ((quartile(3) - quartile(1)) / IQR_OF_UNIT_NORMAL).clamp(min=LOWEST_SCALE_UV)
-    return ((windows_WCL - quartile(2)) / scale_C1).clamp(-CLIP, CLIP)
+    return RobustScale(quartile(2), scale_C1)
