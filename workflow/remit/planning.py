@@ -37,7 +37,12 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "windows": ("recordings/registry.py", "preprocessing/chain.py"),
     "primary": ("dataset/primary.py",),
     "split": ("dataset/splits.py",),
-    "pretrain": ("dataset/sequences.py", "nn/encoder.py", "training/pretrain.py"),
+    "pretrain": (
+        "dataset/sequences.py",
+        "dataset/corpus.py",
+        "nn/encoder.py",
+        "training/pretrain.py",
+    ),
     "diagnose": ("dataset/sequences.py", "nn/encoder.py", "evaluation/diagnostics.py"),
     "finetune": ("dataset/sequences.py", "nn/encoder.py", "training/finetune.py"),
     "report": ("report/model_report.py",),

@@ -26,6 +26,8 @@ from remit.dataset.sequences import Tokens, index_sequences
 from remit.dataset.windows import WindowsFile
 from remit.nn.scaling import RobustScale, scale_of
 
+RESULT_VERSION = 1  # raise when a change here alters a pretrained backbone
+
 Montage = tuple[str, ...]
 
 
