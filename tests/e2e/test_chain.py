@@ -463,7 +463,12 @@ def test_a_cohort_of_another_montage_trains_beside_the_first(tmp_path):
         tmp_path,
         cohorts=SIMULATED | {"more": more | {"channels": ["AF7", "TP9", "TP10"]}},
         pretraining=TINY["pretraining"]
-        | {"extra_cohorts": ["more"], "corpus_weights": {"more": 2}, "shuffle_mb": 1},
+        | {
+            "extra_cohorts": ["more"],
+            "extra_ids": "other",
+            "corpus_weights": {"more": 2},
+            "shuffle_mb": 1,
+        },
     )
     output = build(tmp_path, f"results/pretrained/{MODEL}.pt", config=config)
     assert "x 3 or 4 tokens" in output and "read in pools of 1 MB" in output

@@ -170,7 +170,7 @@ def test_pools_are_mixed_and_change_from_epoch_to_epoch(datasets):
     made, _ = corpora_of(datasets, 12 * WINDOW)
     one, two = made.epoch((0, 1)), made.epoch((0, 2))
     assert not np.array_equal(one.number_D, two.number_D)
-    assert set(one._pools) != set(two._pools)
+    assert set(one.pools) != set(two.pools)
     assert any(np.diff(one.number_D[one._pool_D == 0]) < 0)
     assert np.array_equal(made.in_order().number_D, np.arange(len(made)))
 

@@ -28,6 +28,8 @@ from remit.nn.scaling import RobustScale, scale_of
 
 RESULT_VERSION = 1  # raise when a change here alters a pretrained backbone
 
+WINDOWS_AT_ONCE = 64  # that are handed out when everything is read
+
 Montage = tuple[str, ...]
 
 
@@ -124,24 +126,21 @@ class Part:
             first, stop = np.searchsorted(within_W, [number, number + 1])
             yield number, slice(int(first), int(stop))
 
-    def learn_scale(self, number: int, raw_WCL: torch.Tensor) -> torch.Tensor:
-        """Find a recording's scale from all its windows; returns them scaled, in place."""
-        self._middle_RC1[number], self._scale_RC1[number] = scale_of(raw_WCL)
-        return self._scale(number, raw_WCL)
+    def read_into(self, out_WCL: torch.Tensor, windows: Sequence[slice], learn: bool) -> None:
+        """Read some units' windows, each row group once, and scale them in place.
 
-    def _scale(self, number: int, raw_WCL: torch.Tensor) -> torch.Tensor:
-        scale = RobustScale(self._middle_RC1[number], self._scale_RC1[number])
-        return scale.in_place(raw_WCL)
-
-    def read_into(self, out_WCL: torch.Tensor, windows: Sequence[slice]) -> None:
-        """Read some units' windows, each row group once, and scale them in place."""
+        With ``learn`` each recording's scale is found first.
+        """
         self.dataset.read_into(
             out_WCL.numpy(), np.concatenate([self.index.row_W[its] for its in windows])
         )
         first = 0
         for its in windows:
             for number, place in self.recordings(its):
-                self._scale(number, out_WCL[first + place.start : first + place.stop])
+                raw_WCL = out_WCL[first + place.start : first + place.stop]
+                if learn:
+                    self._middle_RC1[number], self._scale_RC1[number] = scale_of(raw_WCL)
+                RobustScale(self._middle_RC1[number], self._scale_RC1[number]).in_place(raw_WCL)
             first += its.stop - its.start
 
 
@@ -218,15 +217,15 @@ class Corpora:
         return f"{part.cohort}/{part.index.participants[person_N[own]]} sequence {nth}"
 
     def scan(self) -> Iterator[torch.Tensor]:
-        """Read everything once, learn each recording's scale, and yield its scaled tokens, [tokens, S]."""
-        for unit in self._units:
-            part = self.parts[unit.part]
-            count = unit.windows.stop - unit.windows.start
-            raw_WCL = torch.empty(count, len(part.channels), part.window_samples)
-            part.dataset.read_into(raw_WCL.numpy(), part.index.row_W[unit.windows])
-            for number, place in part.recordings(unit.windows):
-                scaled_WCL = part.learn_scale(number, raw_WCL[place])
-                yield scaled_WCL.reshape(-1, self.samples_per_token)
+        """Read everything once, learn each recording's scale, and yield all scaled tokens, [tokens, S]."""
+        pools = self.in_order().pools
+        for units in pools:
+            pool = self.pool(units, learn=True)
+            for tokens, _ in pool.values():
+                for some_WCL in tokens.signal_WCL.split(WINDOWS_AT_ONCE):
+                    # A copy: who holds on to a view holds on to the pool.
+                    yield some_WCL.reshape(-1, self.samples_per_token).clone()
+            del pool, tokens, some_WCL
 
     def epoch(self, seed: Sequence[int]) -> Epoch:
         """An order drawn from ``seed``: every sequence as often as its part's weight says.
@@ -269,12 +268,12 @@ class Corpora:
             ]
         )
 
-    def pool(self, units: tuple[int, ...]) -> _Pool:
+    def pool(self, units: tuple[int, ...], learn: bool = False) -> _Pool:
         """A pool, from memory or read."""
         size = sum(self._units[unit].num_bytes for unit in units)
-        return self._memory.get((id(self), units), size, partial(self._load, units))
+        return self._memory.get((id(self), units), size, partial(self._load, units, learn))
 
-    def _load(self, units: tuple[int, ...]) -> _Pool:
+    def _load(self, units: tuple[int, ...], learn: bool) -> _Pool:
         pool: _Pool = {}
         for channels in self.montages:
             chosen = [u for u in units if self.parts[self._units[u].part].channels == channels]
@@ -292,7 +291,7 @@ class Corpora:
                     shift = filled - unit.windows.start
                     windows.append(np.where(chain_NV >= 0, chain_NV + shift, -1))
                     filled += unit.windows.stop - unit.windows.start
-                part.read_into(signal_WCL[begin:filled], [unit.windows for unit in slices])
+                part.read_into(signal_WCL[begin:filled], [unit.windows for unit in slices], learn)
             tokens = Tokens(signal_WCL, np.concatenate(windows), self.samples_per_token)
             pool[channels] = tokens, self.numbers(chosen)
         return pool
@@ -332,7 +331,7 @@ class Epoch:
         rng: np.random.Generator | None,
     ) -> None:
         self._corpora = corpora
-        self._pools = pools
+        self.pools = pools
         numbers, turns = [], []
         for pool in pools:
             number_P = corpora.numbers(pool)
@@ -364,7 +363,7 @@ class Epoch:
     def _read(self, pool: int, draws: np.ndarray) -> list[Read]:
         # By itself, so that nothing holds on to a pool while the next one is read.
         out = []
-        for channels, (tokens, number_P) in self._corpora.pool(self._pools[pool]).items():
+        for channels, (tokens, number_P) in self._corpora.pool(self.pools[pool]).items():
             its = draws[np.isin(self.number_D[draws], number_P)]
             if len(its):
                 rows = np.searchsorted(number_P, self.number_D[its])

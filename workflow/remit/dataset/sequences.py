@@ -64,7 +64,8 @@ class Tokens:
             longest = int(real_BV.sum(dim=1).max())
             chosen_BV, real_BV = chosen_BV[:, :longest], real_BV[:, :longest]
         signal_BVCL = self.signal_WCL[chosen_BV.clamp(min=0)]
-        signal_BVCL = signal_BVCL * real_BV[:, :, None, None]
+        if not real_BV.all():
+            signal_BVCL = signal_BVCL * real_BV[:, :, None, None]
         B, V, C, L = signal_BVCL.shape
         S = self.samples_per_token
         steps = L // S
