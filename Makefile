@@ -32,6 +32,7 @@ lint: env
 bench: env
 	$(BIN)/python tests/benchmarks/spine.py
 	$(BIN)/python -W ignore tests/benchmarks/reading.py
+	$(BIN)/python -W ignore tests/benchmarks/corpora.py
 
 # Some ten minutes. mamba-ssm's source comes through pip, into the user's cache.
 bench-engine: env

@@ -215,6 +215,22 @@ def test_extra_cohorts_are_built_for_pretraining_only(copy):
     }
 
 
+def test_an_extra_cohort_with_its_own_channels_is_windowed_and_named_by_them(copy):
+    config = overlay(copy, pretraining={"extra_cohorts": ["more"]})
+    values = yaml.safe_load(config.read_text())
+    more = {"simulate": {"participants": 2, "seed": 8}, "channels": ["AF7", "TP9"]}
+    values["cohorts"]["more"] = more
+    config.write_text(yaml.safe_dump(values))
+    corpus = "results/corpora/more/8s_af7-tp9_dataset.parquet"
+    jobs, _ = plan(copy, corpus, config=config)
+    assert jobs == {"simulate": 2, "windows": 2, "cohort_sheet": 1, "corpus": 1}
+    done = snakemake("-n", "-p", cwd=copy, config=config)
+    assert done.returncode == 0 and f"--corpora {corpus}" in done.stdout, done.stdout
+    wrong = "results/corpora/more/8s_af7-af8-tp9-tp10_dataset.parquet"
+    done = snakemake("-n", wrong, cwd=copy, config=config)
+    assert done.returncode and "the configured dataset is 8s_af7-tp9" in done.stdout, done.stdout
+
+
 def sheet_cohort(folder, people, **settings):
     raw = folder / "raw"
     raw.mkdir(exist_ok=True)

@@ -455,3 +455,26 @@ def test_real_recordings(tmp_path, shared_data, preset, channels, people, positi
     assert sum(card["metrics"][part]["n"] for part in ("train", "val", "test")) == people
     assert sum(card["metrics"][part]["n_positive"] for part in ("train", "val", "test")) == positive
     assert "SIMULATED" not in (tmp_path / REPORT).read_text()
+
+
+def test_a_cohort_of_another_montage_trains_beside_the_first(tmp_path):
+    more = {"simulate": {"participants": 2, "minutes": 0.6, "seed": 9}}
+    config = write_config(
+        tmp_path,
+        cohorts=SIMULATED | {"more": more | {"channels": ["AF7", "TP9", "TP10"]}},
+        pretraining=TINY["pretraining"]
+        | {
+            "extra_cohorts": ["more"],
+            "extra_ids": "other",
+            "corpus_weights": {"more": 2},
+            "shuffle_mb": 1,
+        },
+    )
+    output = build(tmp_path, f"results/pretrained/{MODEL}.pt", config=config)
+    assert "x 3 or 4 tokens" in output and "read in pools of 1 MB" in output
+    card = json.loads((tmp_path / f"results/pretrained/{MODEL}.json").read_text())
+    assert card["channels"] == ["AF7", "AF8", "TP9", "TP10"]
+    corpora = card["data"]["corpora"]
+    assert corpora["more"]["channels"] == ["AF7", "TP9", "TP10"]
+    assert corpora["more"]["weight"] == 2 and corpora["simulated"]["weight"] == 1
+    assert card["data"]["participants_seen"]["training"][-1].startswith("more/")

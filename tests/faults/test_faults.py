@@ -8,9 +8,9 @@ import torch
 
 from remit.config import Sequences
 from remit.dataset import windows
-from remit.dataset.sequences import TokenSequences, load_sequences
+from remit.dataset.sequences import Tokens, load_sequences
 from remit.dataset.splits import ParticipantSplit, read_split
-from remit.dataset.windows import open_dataset
+from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError
 from remit.nn.encoder import Encoder
 from remit.training import memory, pretrain, state
@@ -19,7 +19,15 @@ from remit.training.runtime import seed_all
 from tests.conftest import run
 from tests.faults.conftest import assert_same, train
 from tests.unit.training import conftest
-from tests.unit.training.conftest import CHANNELS, MODEL, NAME, QUIET, RATE, make_dataset
+from tests.unit.training.conftest import (
+    CHANNELS,
+    MODEL,
+    NAME,
+    QUIET,
+    RATE,
+    make_dataset,
+    read_of,
+)
 
 pytestmark = pytest.mark.faults
 CPU = torch.device("cpu")
@@ -168,7 +176,7 @@ def test_a_loss_that_is_no_number_names_its_sequence_and_keeps_the_state(
     stopped_at(bench, file, 1)
     (saved,) = (tmp_path / "x.state").glob("*.pt")
     before = saved.read_bytes()
-    original = TokenSequences.batch
+    original = Tokens.batch
 
     def poisoned(self, indices, device, **named):
         samples, valid = original(self, indices, device, **named)
@@ -177,7 +185,7 @@ def test_a_loss_that_is_no_number_names_its_sequence_and_keeps_the_state(
                 samples[row] = float("nan")
         return samples, valid
 
-    monkeypatch.setattr(TokenSequences, "batch", poisoned)
+    monkeypatch.setattr(Tokens, "batch", poisoned)
     with pytest.raises(RemitError) as caught:
         bench.pretrain(file)
     text = str(caught.value)
@@ -192,14 +200,13 @@ def test_a_loss_that_is_no_number_names_its_sequence_and_keeps_the_state(
 
 
 def test_samples_that_are_no_numbers_are_refused_before_training(bench, monkeypatch):
-    original = pretrain.load_sequences
+    original = WindowsFile.read_into
 
-    def load(*args):
-        sequences = original(*args)
-        sequences.signal_WCL[0, 0, 0] = float("inf")
-        return sequences
+    def read(self, out_WCS, row_W):
+        original(self, out_WCS, row_W)
+        out_WCS[0, 0, 0] = float("nan")
 
-    monkeypatch.setattr(pretrain, "load_sequences", load)
+    monkeypatch.setattr(WindowsFile, "read_into", read)
     with pytest.raises(RemitError, match="not finite; expected numbers in every window"):
         bench.pretrain()
 
@@ -225,10 +232,10 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(bench, size):
     model, sequences = reconstruction(bench, latent_weight=0.5, pooled_weight=0.5)
     indices = np.arange(7)
     assert len(set(sequences.valid_steps_N[indices])) > 1
-    batch = model.masked_batch(sequences, indices, (0, 1), CPU)
+    batch = model.masked_batch(read_of(sequences, indices), (0, 1), CPU)
     model(batch)[0].backward()
     whole = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
-    masked, sums = pretrain.accumulate(model, batch, size)
+    masked, sums = pretrain.accumulate(model, [batch], size)
     assert int(masked) == int(batch.masked_BKC.sum())
     loss = model(batch)[0].detach()
     assert abs(float(sums["loss"] / masked) - float(loss)) < 1e-6
@@ -361,8 +368,7 @@ def test_a_command_that_runs_out_of_memory_says_so_in_one_line(monkeypatch, caps
     ("of", "name", "value", "says"),
     [
         (conftest, "RATE", 64.0, "signal.sampling_rate is 64.0; expected 32.0 by the primary"),
-        # Windows are in µV, which is part of their hash; a file in other units fails at that.
-        (windows, "UNITS", "mV", "windows differ from the hash written with them"),
+        (windows, "UNITS", "mV", "more_primary.parquet: units is mV; expected µV; make the file"),
     ],
 )
 def test_a_corpus_of_another_rate_or_in_other_units_is_refused(

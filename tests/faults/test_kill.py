@@ -11,9 +11,11 @@ import pytest
 import torch
 import yaml
 
+from remit.dataset import windows
 from tests.conftest import BIN, ROOT
 from tests.e2e.test_chain import TINY
 from tests.faults.conftest import assert_same, start, train
+from tests.unit.training.conftest import SAMPLES, make_dataset
 
 pytestmark = pytest.mark.faults
 
@@ -173,3 +175,20 @@ def test_snakemake_starts_it_again_after_sigterm_and_it_goes_on(tmp_path):
     assert process.wait() == 0, output
     assert output.count("SIGTERM: saved at epoch") == 1 and "resuming after epoch" in output, output
     assert (tmp_path / target).exists()
+
+
+def test_killed_while_corpora_are_streamed_it_ends_with_the_same_bits(bench, monkeypatch):
+    """Two montages in pools of a few recordings; killed in the middle of an epoch, and of a pool."""
+    folder = bench.folder
+    monkeypatch.setattr(windows, "ROW_GROUP_BYTES", 8 * 4 * 3 * SAMPLES)
+    people = {f"x{i}": None for i in range(5)}
+    extra = make_dataset(folder, people, cohort="wide", channels=("AF7", "TP9", "TP10"), seed=5)
+    given = {"shuffle_mb": 0.01, "corpora": [str(extra)], "corpus_weights": {"wide": 1.5}}
+    done = train(folder, "pretrain", "whole.pt", **given)
+    assert done.returncode == 0 and "in pools of 0.01 MB" in done.stdout, done.stdout
+    for moment in ("step:3", "step:2", "step:5", "write:4"):
+        done = train(folder, "pretrain", "x.pt", die=moment, **given)
+        assert done.returncode == KILLED, done.stdout
+    done = train(folder, "pretrain", "x.pt", **given)
+    assert done.returncode == 0 and ", step " in done.stdout.split("resuming after")[1], done.stdout
+    assert_same(folder / "x.pt", folder / "whole.pt")

@@ -44,6 +44,28 @@ ROOT = Path(__file__).parents[2]
             "exactly one of simulate, sheet, scan",
         ),
         ({"pretraining": {"extra_cohorts": ["simulated"]}}, "leave it out"),
+        (
+            {"pretraining": {"corpus_weights": {"simulatd": 2}}},
+            "corpus_weights names 'simulatd', which .* does not use.*Did you mean 'simulated'",
+        ),
+        ({"pretraining": {"corpus_weights": {"simulated": 0}}}, "greater than 0; found 0"),
+        ({"pretraining": {"shuffle_mb": 0}}, "shuffle_mb: Input should be greater than 0"),
+        (
+            {"cohorts": {"simulated": {"simulate": {}, "channels": ["AF7"]}}},
+            r"cohorts.simulated.channels is \['AF7'\], but channels, .*; set channels only",
+        ),
+        (
+            {"cohorts": {"simulated": {"simulate": {}}, "b": {"sheet": "x", "channels": []}}},
+            "expected at least one",
+        ),
+        (
+            {
+                "cohorts": {"simulated": {"simulate": {}}, "b": {"sheet": "x", "channels": ["Cz"]}},
+                "pretraining": {"extra_cohorts": ["b"]},
+                "preprocessing": {"reference": "Cz"},
+            },
+            "reference is Cz, which is one of the channels of cohort 'b'",
+        ),
         ({"pretraining": {"learning_rate": float("nan")}}, "pretraining.learning_rate"),
         ({"pretraining": {"waveform_weight": 0, "spectrum_weight": 0}}, "expected one above 0"),
         ({"channels": ["AF7", "af7"]}, "each once"),

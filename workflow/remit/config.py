@@ -159,6 +159,9 @@ class Cohort(Settings):
     """Sampling rate in Hz of files that do not state one (.mat, CSV without time stamps)."""
     channel_names: list[str] | None = None
     """Channel names, in the order of the file, of files that do not state them (.mat, CSV)."""
+    channels: list[str] | None = None
+    """The electrodes to use of a cohort of pretraining.extra_cohorts, where they are not the top-level
+    `channels`. Montages of any size train together."""
     units: str | None = None
     """Unit of files that do not state one: uV, mV, V, nV, or the microvolts of one count, such as
     '0.02235 uV'. Without it the size of the numbers decides where it can."""
@@ -427,6 +430,9 @@ class Pretraining(Settings):
 
     extra_cohorts: list[str] = []
     """Further cohorts (keys of `cohorts`) whose recordings are used in pretraining only."""
+    corpus_weights: dict[str, Positive] = {}
+    """How often each sequence of a cohort (an extra one or the main one) stands in an epoch: 1 where
+    nothing is given; 0.5 takes half of them, drawn anew each epoch; 2 takes each twice, masked anew."""
     extra_ids: Literal["same", "other"] = "same"
     """Whether a participant of an extra cohort with an id of the main cohort is the 'same' person, and
     so refused when held out, or some 'other' one."""
@@ -467,6 +473,9 @@ class Pretraining(Settings):
     """Weight of the loss against the tokens of a teacher that sees the whole sequence."""
     latent_decay: Annotated[float, Field(ge=0, lt=1)] = 0.996
     """Part of itself that the teacher, a moving average of the backbone, keeps at each optimiser step."""
+    shuffle_mb: Positive = 1024.0
+    """Signal that is held in memory and shuffled at a time, in MB (millions of bytes); a recording that
+    is longer is held by itself. Where all of it fits in, it is read once."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initialisation, order and masks."""
 
@@ -615,7 +624,8 @@ class Config(Settings):
         try:
             for name in self.cohorts:
                 check_id("cohort", name, "cohorts")
-            dataset_name(self.preprocessing.window_seconds, self.channels)
+            for name in self.cohorts:
+                self.dataset_of(name)
         except RemitError as error:
             raise ValueError(str(error)) from None
         for name in (self.cohort, *self.pretraining.extra_cohorts):
@@ -624,6 +634,18 @@ class Config(Settings):
                     f"cohort '{name}' is not in cohorts; expected one of {some_of(self.cohorts)}."
                     f"{did_you_mean(name, self.cohorts)}"
                 )
+        for name in self.pretraining.corpus_weights:
+            if name not in (self.cohort, *self.pretraining.extra_cohorts):
+                used = [self.cohort, *self.pretraining.extra_cohorts]
+                raise ValueError(
+                    f"pretraining.corpus_weights names '{name}', which pretraining does not use; expected "
+                    f"some of {some_of(used)}.{did_you_mean(name, used)}"
+                )
+        if self.channels_of(self.cohort) != self.channels:
+            raise ValueError(
+                f"cohorts.{self.cohort}.channels is {self.channels_of(self.cohort)}, but channels, which "
+                f"holds for the cohort in question, is {self.channels}; set channels only"
+            )
         idle = sorted(set(self.cohorts) - {"simulated", *self.pretraining.extra_cohorts})
         if self.cohort == "simulated" and idle:
             raise ValueError(
@@ -632,11 +654,13 @@ class Config(Settings):
             )
         reference = self.preprocessing.reference
         names = [reference] if isinstance(reference, str) else reference or []
-        if len(names) == 1 and names[0] in self.channels:
-            raise ValueError(
-                f"preprocessing.reference is {names[0]}, which is one of channels and would be flat; "
-                "expected another reference, or channels without it"
-            )
+        for name in (self.cohort, *self.pretraining.extra_cohorts):
+            if len(names) == 1 and names[0] in self.channels_of(name):
+                place = "channels" if name == self.cohort else f"the channels of cohort '{name}'"
+                raise ValueError(
+                    f"preprocessing.reference is {names[0]}, which is one of {place} and would be flat; "
+                    "expected another reference, or channels without it"
+                )
         whole = self.preprocessing.window_seconds * self.sequences.context_windows
         if self.pretraining.block_seconds[1] > whole:
             raise ValueError(
@@ -668,7 +692,16 @@ class Config(Settings):
     @property
     def dataset(self) -> str:
         """The name of the primary dataset, for example ``8s_af7-af8-tp9-tp10``."""
-        return dataset_name(self.preprocessing.window_seconds, self.channels)
+        return self.dataset_of(self.cohort)
+
+    def channels_of(self, cohort: str) -> list[str]:
+        """The electrodes that are used of a cohort."""
+        own = self.cohorts[cohort].channels
+        return self.channels if own is None else own
+
+    def dataset_of(self, cohort: str) -> str:
+        """The name of the dataset that is made of a cohort."""
+        return dataset_name(self.preprocessing.window_seconds, self.channels_of(cohort))
 
 
 def _keys_of(annotation: Any) -> list[type[BaseModel]]:

@@ -37,7 +37,12 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "windows": ("recordings/registry.py", "preprocessing/chain.py"),
     "primary": ("dataset/primary.py",),
     "split": ("dataset/splits.py",),
-    "pretrain": ("dataset/sequences.py", "nn/encoder.py", "training/pretrain.py"),
+    "pretrain": (
+        "dataset/sequences.py",
+        "dataset/corpus.py",
+        "nn/encoder.py",
+        "training/pretrain.py",
+    ),
     "diagnose": ("dataset/sequences.py", "nn/encoder.py", "evaluation/diagnostics.py"),
     "finetune": ("dataset/sequences.py", "nn/encoder.py", "training/finetune.py"),
     "report": ("report/model_report.py",),
@@ -99,7 +104,13 @@ class Plan:
 
     def check(self, targets: Iterable[str]) -> None:
         """Refuse targets that have no meaning, before any job; raises :class:`RemitError`."""
-        check_channels(self.config.channels, self.config.preprocessing.reference)
+        for name in (self.config.cohort, *self.config.pretraining.extra_cohorts):
+            own = self.config.cohorts[name].channels is not None
+            check_channels(
+                self.config.channels_of(name),
+                self.config.preprocessing.reference,
+                f"cohorts.{name}.channels" if own else "channels",
+            )
         self.model_settings(str(self.default_model))
         rows = self.rows(self.config.cohort)
         needs_split = False
@@ -112,13 +123,14 @@ class Plan:
             if "model" in values:
                 self.model_settings(str(naming.model_of_target(target, kind, values)))
                 needs_split = True
-            if values.get("dataset", self.dataset) != self.dataset:
-                raise RemitError(
-                    f"target {target}: the configured dataset is {self.dataset}; expected that name; ask "
-                    "for it, or change preprocessing.window_seconds and channels."
-                )
             if "cohort" in values and kind != "predictions":
                 self.cohort(values["cohort"])
+            named = self.config.dataset_of(values["cohort"]) if kind == "corpus" else self.dataset
+            if values.get("dataset", named) != named:
+                raise RemitError(
+                    f"target {target}: the configured dataset is {named}; expected that name; ask "
+                    "for it, or change preprocessing.window_seconds and channels."
+                )
             if kind in ("windows", "simulated"):
                 self.row(values["cohort"], values["recording"])
         if needs_split:  # found out now, and not after all recordings were filtered
@@ -232,7 +244,7 @@ class Plan:
     def corpora(self) -> list[str]:
         """Datasets that only pretraining reads."""
         return [
-            naming.path("corpus", cohort=cohort, dataset=self.dataset)
+            naming.path("corpus", cohort=cohort, dataset=self.config.dataset_of(cohort))
             for cohort in self.config.pretraining.extra_cohorts
         ]
 
@@ -300,7 +312,7 @@ class Plan:
         return as_json(
             {
                 "cohort": cohort,
-                "source": self.cohort(cohort).model_dump(mode="json"),
+                "source": self.cohort(cohort).model_dump(mode="json", exclude={"channels"}),
                 "digest": digest(self.rows(cohort)),
             }
         )
@@ -320,14 +332,17 @@ class Plan:
             channel_names=row.channel_names or source.channel_names,
             units=row.units or source.units,
             allow_truncated=source.allow_truncated,
-            channels=self.config.channels,
+            channels=self.config.channels_of(cohort),
             preprocessing=self.config.preprocessing.model_dump(mode="json"),
         )
 
     def primary_settings(self, cohort: str) -> str:
         """What `remit primary` is given."""
         return self._settings(
-            "primary", cohort=cohort, dataset=self.dataset, channels=self.config.channels
+            "primary",
+            cohort=cohort,
+            dataset=self.config.dataset_of(cohort),
+            channels=self.config.channels_of(cohort),
         )
 
     def split_settings(self) -> str:

@@ -28,11 +28,11 @@ rule corpus:
         sheet=naming.PATTERNS["cohort_sheet"],
         windows=lambda w: PLAN.all_windows(w.cohort),
     output:
-        naming.pattern("corpus", dataset=PLAN.dataset),
+        naming.PATTERNS["corpus"],
     log:
-        "results/logs/corpora/{cohort}.log",
+        "results/logs/corpora/{cohort}/{dataset}.log",
     benchmark:
-        "results/benchmarks/corpora/{cohort}.tsv"
+        "results/benchmarks/corpora/{cohort}/{dataset}.tsv"
     conda:
         "../../envs/remit.yaml"
     threads: 1

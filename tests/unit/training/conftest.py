@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from remit.config import Execution, Finetuning, Pretraining, Sequences, Split
+from remit.dataset.corpus import Read
 from remit.dataset.primary import build_primary
 from remit.dataset.splits import make_split, write_split
 from remit.dataset.windows import open_dataset, write_windows
@@ -43,11 +45,16 @@ def make_dataset(
     seed=0,
     simulated=True,
     like=None,
+    channels=CHANNELS,
+    source=None,
+    settings=None,
 ) -> Path:
     """A primary dataset of random signals; class 1 is louder at one electrode.
 
-    ``like``: take the signals of these people's labels instead.
+    ``like``: take the signals of these people's labels instead. ``source``: the source file's hash
+    where it is not one of its own. ``settings``: of the signal chain.
     """
+    many = len(channels)
     loud = list((like or people).values())
     files = []
     for number, (person, label) in enumerate(people.items()):
@@ -55,10 +62,10 @@ def make_dataset(
         count = windows + number % 2
         t = np.arange(SAMPLES) / RATE
         signal_WCS = (
-            rng.normal(0, 10, (count, 2, SAMPLES))
+            rng.normal(0, 10, (count, many, SAMPLES))
             + 20
             * np.sin(2 * np.pi * 5 * t + rng.uniform(0, 6, (count, 1, 1)))
-            * np.array([1.0, 1.0 + (loud[number] or 0)])[None, :, None]
+            * np.array([1.0, 1.0 + (loud[number] or 0), *[1.0] * (many - 2)])[None, :, None]
         )
         signal_WCS = signal_WCS.astype(np.float32)
         recording = Recording(
@@ -66,11 +73,11 @@ def make_dataset(
             recording=f"{person}_r",
             signal_CS=np.concatenate(list(signal_WCS), axis=1),
             sampling_rate=RATE,
-            channels=CHANNELS,
+            channels=channels,
             segments=(Segment(0, count * SAMPLES, 0.0),),
             prewindowed=False,
             simulated=simulated,
-            source_sha256=f"{cohort}-{person}",
+            source_sha256=source or f"{cohort}-{person}",
             left_out=(),
             notes=(),
         )
@@ -80,22 +87,35 @@ def make_dataset(
         made = Windows(
             signal_WCS=signal_WCS,
             sampling_rate=RATE,
-            channels=CHANNELS,
+            channels=channels,
             parent_window_id=np.zeros(count, np.int32),
             sub_window_id=np.arange(count, dtype=np.int32),
             window_start=start,
             window_end=start + SAMPLES,
-            **{name: np.zeros((count, 2), np.float32) for name in CHANNEL_QUALITY},
+            **{name: np.zeros((count, many), np.float32) for name in CHANNEL_QUALITY},
             worn_fraction=np.full(count, np.nan, np.float32),
             bad_because=tuple("" if fine else "flat" for fine in good),
             dropped_seconds=0.0,
         )
         file = folder / f"{cohort}-{person}.parquet"
-        write_windows(file, made, recording=recording, remission=label, cohort=cohort, settings={})
+        write_windows(
+            file,
+            made,
+            recording=recording,
+            remission=label,
+            cohort=cohort,
+            settings=settings or {},
+        )
         files.append(file)
     out = folder / f"{cohort}_primary.parquet"
-    build_primary(files, out, cohort=cohort, channels=list(CHANNELS))
+    build_primary(files, out, cohort=cohort, channels=list(channels))
     return out
+
+
+def read_of(sequences, indices) -> Read:
+    """Some sequences as pretraining reads them."""
+    samples_BKCS, valid_BK = sequences.batch(indices, torch.device("cpu"))
+    return Read(CHANNELS, samples_BKCS, valid_BK, np.asarray(indices), np.zeros(len(indices), int))
 
 
 def split_of(primary: Path, folder: Path, **settings) -> Path:

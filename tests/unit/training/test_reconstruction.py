@@ -20,7 +20,7 @@ from remit.training import checkpoint
 from remit.training.data import build_encoder, encoder_settings
 from remit.training.reconstruction import Reconstruction
 from remit.training.runtime import seed_all
-from tests.unit.training.conftest import MODEL
+from tests.unit.training.conftest import MODEL, read_of
 
 CPU = torch.device("cpu")
 ELECTRODES = ("AF7", "AF8", "TP9", "TP10")
@@ -69,7 +69,7 @@ def task(sequences=None, *, percent=40, style="mae", seed=0, **options):
 
 def batch_of(model, sequences, indices=None, seed=(0,), **how):
     indices = np.arange(len(sequences)) if indices is None else np.asarray(indices)
-    return model.masked_batch(sequences, indices, seed, CPU, **how)
+    return model.masked_batch(read_of(sequences, indices), seed, CPU, **how)
 
 
 # Masks ----------------------------------------------------------------------------------------

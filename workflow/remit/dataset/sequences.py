@@ -27,22 +27,16 @@ MOST_PADDING = 0.05  # of a batch of uneven sequences, where they are batched by
 
 
 @dataclass(frozen=True)
-class TokenSequences:
-    """The sequences of some participants, ready to be cut into tokens.
+class Tokens:
+    """Windows in memory and the sequences that they make, ready to be cut into tokens.
 
     ``signal_WCL`` is the scaled signal (no unit); ``windows_NV`` holds for each sequence the indices
-    of its windows in time order, -1 where there is none; ``participant_N`` the index of its
-    participant in ``participants``; ``windows_used`` and ``windows_bad`` count per participant.
+    of its windows in time order, -1 where there is none.
     """
 
-    participants: tuple[str, ...]
-    labels: tuple[int | None, ...]
     signal_WCL: torch.Tensor
     windows_NV: np.ndarray
-    participant_N: np.ndarray
     samples_per_token: int
-    windows_used: tuple[int, ...]
-    windows_bad: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.windows_NV)
@@ -57,20 +51,6 @@ class TokenSequences:
         """K: token steps of a whole sequence."""
         return int(self.windows_NV.shape[1]) * self.steps_per_window
 
-    def valid_steps(self, index: int) -> int:
-        """The number of token steps of one sequence that are not padding."""
-        return int((self.windows_NV[index] >= 0).sum()) * self.steps_per_window
-
-    @property
-    def valid_steps_N(self) -> np.ndarray:
-        """:meth:`valid_steps` of every sequence."""
-        windows_N: np.ndarray = (self.windows_NV >= 0).sum(axis=1)
-        return windows_N * self.steps_per_window
-
-    def of_participant(self, participant: int) -> np.ndarray:
-        """The indices of a participant's sequences, in time order."""
-        return np.flatnonzero(self.participant_N == participant)
-
     def batch(
         self, indices: Sequence[int] | np.ndarray, device: torch.device, *, cut: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,7 +64,8 @@ class TokenSequences:
             longest = int(real_BV.sum(dim=1).max())
             chosen_BV, real_BV = chosen_BV[:, :longest], real_BV[:, :longest]
         signal_BVCL = self.signal_WCL[chosen_BV.clamp(min=0)]
-        signal_BVCL = signal_BVCL * real_BV[:, :, None, None]
+        if not real_BV.all():
+            signal_BVCL = signal_BVCL * real_BV[:, :, None, None]
         B, V, C, L = signal_BVCL.shape
         S = self.samples_per_token
         steps = L // S
@@ -96,6 +77,35 @@ class TokenSequences:
         )
         valid_BK = real_BV.repeat_interleave(steps, dim=1)
         return samples_BKCS.to(device), valid_BK.to(device)
+
+
+@dataclass(frozen=True)
+class TokenSequences(Tokens):
+    """The sequences of some participants.
+
+    ``participant_N`` is the index of a sequence's participant in ``participants``; ``windows_used``
+    and ``windows_bad`` count per participant.
+    """
+
+    participants: tuple[str, ...]
+    labels: tuple[int | None, ...]
+    participant_N: np.ndarray
+    windows_used: tuple[int, ...]
+    windows_bad: tuple[int, ...]
+
+    def valid_steps(self, index: int) -> int:
+        """The number of token steps of one sequence that are not padding."""
+        return int((self.windows_NV[index] >= 0).sum()) * self.steps_per_window
+
+    @property
+    def valid_steps_N(self) -> np.ndarray:
+        """:meth:`valid_steps` of every sequence."""
+        windows_N: np.ndarray = (self.windows_NV >= 0).sum(axis=1)
+        return windows_N * self.steps_per_window
+
+    def of_participant(self, participant: int) -> np.ndarray:
+        """The indices of a participant's sequences, in time order."""
+        return np.flatnonzero(self.participant_N == participant)
 
     def tokens_NS(self) -> torch.Tensor:
         """Every token of every window used, [tokens, S], for statistics over the training part."""
@@ -168,48 +178,97 @@ def check_usable(dataset: WindowsFile, participants: Sequence[str], settings: Se
         )
 
 
+@dataclass(frozen=True)
+class SequenceIndex:
+    """Which windows of a dataset make which sequences of some participants; no signal.
+
+    ``row_W`` are the rows of the windows used, as they stand in the file; ``recording_W`` numbers
+    their recordings in that order; ``windows_NV`` points into ``row_W``, -1 where there is none. No
+    sequence crosses a recording, so the sequences of one follow each other too.
+    """
+
+    participants: tuple[str, ...]
+    row_W: np.ndarray
+    recording_W: np.ndarray
+    windows_NV: np.ndarray
+    participant_N: np.ndarray
+    samples_per_token: int
+    windows_used: tuple[int, ...]
+    windows_bad: tuple[int, ...]
+
+
+def index_sequences(
+    dataset: WindowsFile, participants: Sequence[str], settings: Sequences
+) -> SequenceIndex:
+    """Find the sequences of some participants of an opened dataset.
+
+    Raises :class:`RemitError` for a participant who is not in the file or has no usable window.
+    """
+    check_usable(dataset, participants, settings)
+    chosen = sorted(set(participants))
+    dataset.check_there(chosen)
+    samples_per_token = round(settings.token_seconds * dataset.metadata["sampling_rate"])
+    window_samples = dataset.metadata["window_samples"]
+    if window_samples % samples_per_token:
+        raise RemitError(
+            f"{dataset.path}: windows of {window_samples} samples; expected a multiple of "
+            f"{samples_per_token} (sequences.token_seconds); change that setting."
+        )
+    frame = dataset.frame()
+    theirs = frame["Participant"].isin(chosen).to_numpy()
+    good = frame["good"].to_numpy(dtype=bool)
+    row_W = np.flatnonzero(theirs if settings.use_bad_windows else theirs & good)
+    used = frame.iloc[row_W]
+    counts = used["Participant"].value_counts()
+    bad = frame.loc[theirs & ~good, "Participant"].value_counts()
+    name_W = used["recording"].to_numpy(dtype=object)
+    recording_W = np.cumsum(name_W[1:] != name_W[:-1], dtype=np.int64)
+    recording_W = np.concatenate([np.zeros(1, np.int64), recording_W])
+    starts, ends = used["window_start"].to_numpy(), used["window_end"].to_numpy()
+    segments = used["parent_window_id"].to_numpy()
+    # One recording after another, so that no table of all windows is made.
+    first_R = np.flatnonzero(np.diff(recording_W, prepend=-1))
+    chains = []
+    for first, stop in zip(first_R, [*first_R[1:], len(row_W)], strict=True):
+        its = slice(first, stop)
+        chain_NV = chain_windows(starts[its], ends[its], segments[its], settings.context_windows)
+        chains.append(np.where(chain_NV >= 0, chain_NV + first, -1))
+    windows_NV = np.concatenate(chains)
+    position = {name: index for index, name in enumerate(chosen)}
+    participant_W = used["Participant"].map(position).to_numpy(dtype=np.int64)
+    return SequenceIndex(
+        participants=tuple(chosen),
+        row_W=row_W,
+        recording_W=recording_W,
+        windows_NV=windows_NV,
+        participant_N=participant_W[windows_NV[:, 0]],
+        samples_per_token=samples_per_token,
+        windows_used=tuple(int(counts[name]) for name in chosen),
+        windows_bad=tuple(int(bad.get(name, 0)) for name in chosen),
+    )
+
+
 def load_sequences(
     dataset: WindowsFile, participants: Sequence[str], settings: Sequences
 ) -> TokenSequences:
     """Read the windows of some participants of an opened dataset and make their sequences.
 
-    Raises :class:`RemitError` for a participant who is not in the file or has no usable window.
+    Raises as :func:`index_sequences`.
     """
-    check_usable(dataset, participants, settings)
-    frame = dataset.frame()
-    chosen = sorted(set(participants))
-    frame = frame[frame["Participant"].isin(chosen)].reset_index(drop=True)
-    keep = np.ones(len(frame), bool) if settings.use_bad_windows else frame["good"].to_numpy()
-    samples_per_token = round(settings.token_seconds * dataset.metadata["sampling_rate"])
-    signal_WCL = torch.from_numpy(np.ascontiguousarray(dataset.signal_WCS(chosen)[keep]))
-    if signal_WCL.shape[2] % samples_per_token:
-        raise RemitError(
-            f"{dataset.path}: windows of {signal_WCL.shape[2]} samples; expected a multiple of "
-            f"{samples_per_token} (sequences.token_seconds); change that setting."
-        )
-    used = frame[keep].reset_index(drop=True)
-    counts = used["Participant"].value_counts()
-    bad = (~frame["good"]).groupby(frame["Participant"]).sum()
-    recordings, recording_W = np.unique(used["recording"].to_numpy(str), return_inverse=True)
-    for number in range(len(recordings)):
-        rows = np.flatnonzero(recording_W == number)
-        signal_WCL[rows] = robust_scale(signal_WCL[rows])
-    segments = used.groupby(["recording", "parent_window_id"], sort=True).ngroup().to_numpy()
-    windows_NV = chain_windows(
-        used["window_start"].to_numpy(),
-        used["window_end"].to_numpy(),
-        segments,
-        settings.context_windows,
-    )
-    position = {name: index for index, name in enumerate(chosen)}
-    participant_W = used["Participant"].map(position).to_numpy(dtype=np.int64)
+    index = index_sequences(dataset, participants, settings)
+    channels, samples = len(dataset.channels), dataset.metadata["window_samples"]
+    signal_WCL = torch.empty(len(index.row_W), channels, samples)
+    dataset.read_into(signal_WCL.numpy(), index.row_W)
+    for number in range(index.recording_W.max() + 1):
+        first, stop = np.searchsorted(index.recording_W, [number, number + 1])
+        signal_WCL[first:stop] = robust_scale(signal_WCL[first:stop])
     return TokenSequences(
-        participants=tuple(chosen),
-        labels=tuple(dataset.labels[name] for name in chosen),
+        participants=index.participants,
+        labels=tuple(dataset.labels[name] for name in index.participants),
         signal_WCL=signal_WCL,
-        windows_NV=windows_NV,
-        participant_N=participant_W[windows_NV[:, 0]],
-        samples_per_token=samples_per_token,
-        windows_used=tuple(int(counts[name]) for name in chosen),
-        windows_bad=tuple(int(bad[name]) for name in chosen),
+        windows_NV=index.windows_NV,
+        participant_N=index.participant_N,
+        samples_per_token=index.samples_per_token,
+        windows_used=index.windows_used,
+        windows_bad=index.windows_bad,
     )

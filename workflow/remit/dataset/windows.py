@@ -336,6 +336,11 @@ def open_dataset(file: str | os.PathLike[str]) -> WindowsFile:
     path = Path(file)
     parquet = _parquet(path)
     metadata = _metadata_of(parquet, path)
+    if metadata["units"] != UNITS:
+        raise RemitError(
+            f"{path}: units is {metadata['units']}; expected {UNITS}; make the file again from the "
+            "recordings."
+        )
     _check_schema(parquet.schema_arrow, metadata, path)
     frames = []
     contents: dict[tuple[str, str], ContentHash] = {}
@@ -437,6 +442,15 @@ class WindowsFile:
         column = self.table([name]).column(name)
         return _samples(column).reshape(-1, len(self.channels))
 
+    def check_there(self, participants: Iterable[str]) -> None:
+        """Raise :class:`RemitError` for participants who are not in the file."""
+        missing = sorted(set(participants) - set(self.labels))
+        if missing:
+            raise RemitError(
+                f"{self.path}: has no participant {some_of(missing)}; expected some of "
+                f"{some_of(self.labels)}; check the split against the dataset."
+            )
+
     def signal_WCS(self, participants: Iterable[str] | None = None) -> np.ndarray:
         """The signal in float32 µV ``[windows, channels, samples]``, in the order of the file.
 
@@ -447,31 +461,37 @@ class WindowsFile:
         wanted = np.ones(len(self._frame), dtype=bool)
         if participants is not None:
             chosen = set(participants)
-            missing = sorted(chosen - set(self.labels))
-            if missing:
-                raise RemitError(
-                    f"{self.path}: has no participant {some_of(missing)}; expected some of "
-                    f"{some_of(self.labels)}; check the split against the dataset."
-                )
+            self.check_there(chosen)
             wanted = self._frame["Participant"].isin(chosen).to_numpy()
-        channels = self.channels
+        row_W = np.flatnonzero(wanted)
         out_WCS = np.empty(
-            (int(wanted.sum()), len(channels), self.metadata["window_samples"]), dtype=np.float32
+            (len(row_W), len(self.channels), self.metadata["window_samples"]), dtype=np.float32
         )
-        row, filled = 0, 0
-        for group in range(self._parquet.num_row_groups):
-            rows = self._parquet.metadata.row_group(group).num_rows
-            keep = wanted[row : row + rows]
-            row += rows
-            if not keep.any():
-                continue
-            table = _read_group(self._parquet, group, self.path, channels)
-            stop = filled + int(keep.sum())
-            for index, channel in enumerate(channels):
-                samples_WS = _samples(table.column(channel)).reshape(rows, -1)
-                out_WCS[filled:stop, index] = samples_WS if keep.all() else samples_WS[keep]
-            filled = stop
+        self.read_into(out_WCS, row_W)
         return out_WCS
+
+    @property
+    def group_ends(self) -> np.ndarray:
+        """The row after the last one of each row group."""
+        footer = self._parquet.metadata
+        sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+        return np.cumsum(sizes, dtype=np.int64)
+
+    def read_into(self, out_WCS: np.ndarray, row_W: np.ndarray) -> None:
+        """Put the signal of some rows, given in ascending order, into ``out_WCS``, in float32 µV.
+
+        Reads the row groups that hold them, one at a time.
+        """
+        end_G = self.group_ends
+        for group in np.unique(np.searchsorted(end_G, row_W, side="right")).tolist():
+            begin, end = int(end_G[group - 1]) if group else 0, int(end_G[group])
+            first, stop = np.searchsorted(row_W, [begin, end])
+            inside = row_W[first:stop] - begin
+            table = _read_group(self._parquet, group, self.path, self.channels)
+            whole = len(inside) == end - begin
+            for index, channel in enumerate(self.channels):
+                samples_WS = _samples(table.column(channel)).reshape(end - begin, -1)
+                out_WCS[first:stop, index] = samples_WS if whole else samples_WS[inside]
 
 
 def _samples(column: pa.ChunkedArray) -> np.ndarray:

@@ -223,6 +223,7 @@ class Encoder(nn.Module):
         valid_BK: Tensor | None = None,
         masked_BKC: Tensor | None = None,
         source_BKC: Tensor | None = None,
+        electrodes_CD: Tensor | None = None,
     ) -> Tensor:
         """Encode a batch of sequences.
 
@@ -234,6 +235,8 @@ class Encoder(nn.Module):
                 influence any output, whatever they are.
             source_BKC: int64, the flat index k * C + c of the token of the same sequence whose
                 content is used. Pointing at a masked token yields silence, not its samples.
+            electrodes_CD: :func:`electrode_encoding` of another montage, of any number of channels;
+                that of the model's own electrodes when not given.
 
         Returns:
             tokens_BKCD.
@@ -243,7 +246,9 @@ class Encoder(nn.Module):
                 costs next to nothing, also if padding stands before a valid step, or a sample that
                 is read is NaN or infinite.
         """
-        self._check_shapes(samples_BKCS, valid_BK, masked_BKC, source_BKC)
+        if electrodes_CD is None:
+            electrodes_CD = self.electrodes_CD
+        self._check_shapes(samples_BKCS, valid_BK, masked_BKC, source_BKC, electrodes_CD)
         if torch.compiler.is_exporting() and valid_BK is None and masked_BKC is None:
             # The number of steps is asked of data, not of the shape: the program then holds for every
             # K, where arithmetic on K would bind it to the size class of the example.
@@ -276,9 +281,7 @@ class Encoder(nn.Module):
         if masked_BKC is not None:
             masked_BT1 = masked_BKC.flatten(1).unsqueeze(-1)
             content_BTD = torch.where(masked_BT1, self.mask_token, content_BTD)
-        x_BKCD = content_BTD.unflatten(1, (steps, channels)) + self.electrode_map(
-            self.electrodes_CD
-        )
+        x_BKCD = content_BTD.unflatten(1, (steps, channels)) + self.electrode_map(electrodes_CD)
         x_BTD = x_BKCD.flatten(1, 2)
         for block in self.blocks:
             x_BTD = block(x_BTD, lengths_B)
@@ -315,7 +318,7 @@ class Encoder(nn.Module):
         """
         self._check_causal()
         samples_BKCS = samples_BCS.unsqueeze(1)
-        self._check_shapes(samples_BKCS, None, None, None)
+        self._check_shapes(samples_BKCS, None, None, None, self.electrodes_CD)
         check_finite("samples", samples_BKCS, SAMPLE_AXES)
         x_BCD = self.embed(samples_BCS) + self.electrode_map(self.electrodes_CD)
         state = list(state)
@@ -341,8 +344,14 @@ class Encoder(nn.Module):
         valid_BK: Tensor | None,
         masked_BKC: Tensor | None,
         source_BKC: Tensor | None,
+        electrodes_CD: Tensor,
     ) -> None:
-        expected = (self.num_channels, self.settings.samples_per_token)
+        width = self.settings.d_model
+        if electrodes_CD.dim() != 2 or electrodes_CD.shape[1] != width:
+            raise ValueError(
+                f"electrodes have shape {tuple(electrodes_CD.shape)}; expected [C, D] with D = {width}"
+            )
+        expected = (electrodes_CD.shape[0], self.settings.samples_per_token)
         if samples_BKCS.dim() != 4 or samples_BKCS.shape[2:] != expected:
             raise ValueError(
                 f"samples have shape {tuple(samples_BKCS.shape)}; expected [B, K, C, S] with "

@@ -11,7 +11,7 @@ Legend of the shape suffixes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -154,26 +154,38 @@ class LogSpectrum(nn.Module):
         return (power + self.eps).log()
 
     @torch.no_grad()
-    def fit(self, tokens_NS: Tensor) -> None:
+    def fit(self, tokens: Tensor | Iterable[Tensor]) -> None:
         """Set the mean and standard deviation of every frequency from tokens of scaled samples.
+
+        Args:
+            tokens: [N, S], or several of these one after another, of which one is held at a time.
 
         Raises:
             ValueError: if there are fewer than two tokens or a sample is not finite.
         """
-        if tokens_NS.dim() != 2 or tokens_NS.shape[0] < 2:
-            raise ValueError(
-                f"fitting the spectrum needs at least two tokens as [N, S]; found shape "
-                f"{tuple(tokens_NS.shape)}"
-            )
-        log_NF = torch.cat(
-            [self.log_power(part_NS) for part_NS in torch.split(tokens_NS, FIT_BATCH)]
-        )
-        mean_F = log_NF.mean(0, dtype=torch.float64)
-        # Two passes in float64: a difference of large sums would lose small deviations.
+        count = 0
+        mean_F = torch.zeros(self.num_frequencies, dtype=torch.float64)
         squares_F = torch.zeros_like(mean_F)
-        for part_NF in torch.split(log_NF, FIT_BATCH):
-            squares_F += (part_NF.double() - mean_F).square().sum(0)
-        std_F = (squares_F / len(log_NF)).sqrt()
+        for tokens_NS in [tokens] if isinstance(tokens, Tensor) else tokens:
+            if tokens_NS.dim() != 2:
+                raise ValueError(
+                    f"tokens have shape {tuple(tokens_NS.shape)}; expected [N, S] to fit the spectrum"
+                )
+            for part_NS in torch.split(tokens_NS, FIT_BATCH):
+                # Means and squared deviations joined part by part (Chan et al. 1983) in float64: a
+                # difference of large sums would lose small deviations.
+                log_NF = self.log_power(part_NS).double()
+                part_F = log_NF.mean(0)
+                apart_F = part_F - mean_F
+                added = len(log_NF) / (count + len(log_NF))
+                squares_F += (log_NF - part_F).square().sum(0) + apart_F.square() * count * added
+                mean_F += apart_F * added
+                count += len(log_NF)
+        if count < 2:
+            raise ValueError(
+                f"fitting the spectrum needs at least two tokens as [N, S]; found {count}"
+            )
+        std_F = (squares_F / count).sqrt()
         if not (mean_F.isfinite().all() and std_F.isfinite().all()):
             raise ValueError("a sample among the tokens to fit the spectrum on is not finite")
         self.mean_F.copy_(mean_F)

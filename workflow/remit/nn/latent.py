@@ -42,15 +42,22 @@ class LatentTarget(nn.Module):
         self.predictor = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
     @torch.no_grad()
-    def targets(self, samples_BKCS: Tensor, valid_BK: Tensor, index_M: Tensor) -> Tensor:
+    def targets(
+        self,
+        samples_BKCS: Tensor,
+        valid_BK: Tensor,
+        index_M: Tensor,
+        electrodes_CD: Tensor | None = None,
+    ) -> Tensor:
         """The teacher's tokens at some places, each normalised over its width; [M, D].
 
         Args:
             samples_BKCS: scaled samples, nothing hidden.
             valid_BK: bool, False where a step is padding.
             index_M: int64, flat indices (b * K + k) * C + c.
+            electrodes_CD: as :meth:`Encoder.forward`.
         """
-        tokens_BKCD = self.teacher(samples_BKCS, valid_BK=valid_BK)
+        tokens_BKCD = self.teacher(samples_BKCS, valid_BK=valid_BK, electrodes_CD=electrodes_CD)
         tokens_MD = tokens_BKCD.flatten(0, 2)[index_M]
         return F.layer_norm(tokens_MD, tokens_MD.shape[-1:])
 

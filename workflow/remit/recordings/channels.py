@@ -138,16 +138,21 @@ def electrode_positions(channels: Sequence[str]) -> np.ndarray:
     return np.array([montage[channel] for channel in channels], dtype=np.float64).reshape(-1, 3)
 
 
-def check_channels(channels: Sequence[str], reference: str | Sequence[str] | None) -> None:
+def check_channels(
+    channels: Sequence[str],
+    reference: str | Sequence[str] | None,
+    of: str = "channels",
+) -> None:
     """Refuse configured channels and references that no recording can have.
 
-    `reference` is 'average', 'linked_mastoids', an electrode, several, or None. Raises RemitError
+    `reference` is 'average', 'linked_mastoids', an electrode, several, or None; `of` is the setting
+    that names the channels. Raises RemitError
     with the nearest spelling for a name that is no electrode's 10-10 name.
     """
     named = [reference] if isinstance(reference, str) else list(reference or ())
     if isinstance(reference, str) and reference in COMMON_REFERENCES:
         named = []
-    for setting, names in (("channels", channels), ("preprocessing.reference", named)):
+    for setting, names in ((of, channels), ("preprocessing.reference", named)):
         others = COMMON_REFERENCES if isinstance(reference, str) and names is named else ()
         for name in names:
             if name in _montage():

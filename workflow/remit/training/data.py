@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from remit.dataset.splits import ParticipantSplit, read_split
 from remit.dataset.windows import WindowsFile
 from remit.errors import RemitError
-from remit.nn.encoder import Encoder, EncoderSettings
+from remit.nn.encoder import Encoder, EncoderSettings, electrode_encoding
 from remit.recordings.channels import electrode_positions
 from remit.training.checkpoint import check_equal
 
@@ -51,14 +52,40 @@ def build_encoder(
     settings: EncoderSettings, channels: Sequence[str]
 ) -> tuple[Encoder, torch.Tensor]:
     """A new encoder for these electrodes, and their positions [C, 3] in metres."""
-    positions_C3 = torch.from_numpy(electrode_positions(channels).astype(np.float32))
+    positions_C3 = _positions(channels)
     return Encoder(settings, positions_C3), positions_C3
+
+
+def montage_encoding(channels: Sequence[str], d_model: int) -> torch.Tensor:
+    """The encoding of other electrodes than a model's own, [C, D]."""
+    return electrode_encoding(_positions(channels), d_model)
+
+
+def _positions(channels: Sequence[str]) -> torch.Tensor:
+    return torch.from_numpy(electrode_positions(channels).astype(np.float32))
+
+
+def files_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, str]:
+    """The recordings of some participants by the SHA-256 of their source file.
+
+    Finds a recording again whatever channels were chosen of it. A file that holds several of the
+    dataset's recordings is left out, for it may be of several people.
+    """
+    sources = dataset.metadata["sources"]
+    files = Counter(source["sha256"] for source in sources.values())
+    chosen = set(participants)
+    return {
+        source["sha256"]: recording
+        for recording, source in sources.items()
+        if source["sha256"] and files[source["sha256"]] == 1 and source["participant"] in chosen
+    }
 
 
 def signals_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, str]:
     """The recordings of some participants by the SHA-256 of their signal, filtered and before.
 
-    The same recording has the same hash under another name, in another cohort, in another file.
+    The same recording with the same channels has the same hash under another name, in another cohort,
+    in another file.
     """
     chosen = set(participants)
     return {
@@ -88,14 +115,17 @@ def seen_in_pretraining(
 ) -> list[str]:
     """Participants whom the backbone has seen, by what its checkpoint says.
 
-    By name in their cohort, and by the hash of their recordings' signal, which finds a person who
-    had another name or stood in another cohort. A backbone that hides what it saw is not found out.
+    By name in their cohort, and by the hash of their recordings' signal or source file, which finds a
+    person who had another name or stood in another cohort. A backbone that hides what it saw is not
+    found out.
     """
     names = {name for part in content["data"]["participants_seen"].values() for name in part}
-    seen = set(content["data"]["signals_seen"])
+    data = content["data"]
+    seen = {*data["signals_seen"], *data.get("files_seen", ())}
     cohort = dataset.metadata["cohort"]
     return [
         name
         for name in people
-        if f"{cohort}/{name}" in names or not seen.isdisjoint(signals_of(dataset, [name]))
+        if f"{cohort}/{name}" in names
+        or not seen.isdisjoint({*signals_of(dataset, [name]), *files_of(dataset, [name])})
     ]

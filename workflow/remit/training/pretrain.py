@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,27 @@ import numpy as np
 import torch
 
 from remit.config import Execution, Pretraining, Sequences, Settings
-from remit.dataset.sequences import TokenSequences, load_sequences
+from remit.dataset.corpus import Corpora, Montage, Read
 from remit.dataset.splits import ParticipantSplit
-from remit.dataset.windows import WindowsFile, open_dataset
+from remit.dataset.windows import open_dataset
 from remit.errors import RemitError, some_of
 from remit.naming import ModelName
 from remit.tracking import Tracker
 from remit.training import checkpoint
-from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of, split_of
+from remit.training.corpora import index_corpora, open_corpora, refuse_overlap, seen
+from remit.training.data import (
+    build_encoder,
+    encoder_settings,
+    montage_encoding,
+    signal_of,
+    split_of,
+)
 from remit.training.memory import MicroBatch
 from remit.training.reconstruction import MaskedBatch, Reconstruction
 from remit.training.runtime import prepare, seed_all, use_backend, versions
 from remit.training.state import TrainingState
 
-RESULT_VERSION = 2  # raise when a change here alters a pretrained backbone
+RESULT_VERSION = 3  # raise when a change here alters a pretrained backbone
 
 # What a random draw is for; part of its seed, so that no two purposes share numbers.
 _INITIALISE, _ORDER, _MASK, _KEEP_ASIDE, _HELD_OUT_MASK = range(5)
@@ -62,55 +68,6 @@ def keep_aside(
     rng = np.random.default_rng([seed, _KEEP_ASIDE])
     aside = {ordered[index] for index in rng.permutation(len(ordered))[:count]}
     return [name for name in ordered if name not in aside], sorted(aside)
-
-
-def _refuse_overlap(
-    primary: WindowsFile, corpora: Sequence[WindowsFile], held_out: set[str], same_ids: bool
-) -> None:
-    """A held-out participant must not come back through another cohort, by name or by signal."""
-    hidden = signals_of(primary, held_out)
-    for corpus in corpora:
-        twins = sorted(held_out & set(corpus.participants)) if same_ids else []
-        if twins:
-            raise RemitError(
-                f"{corpus.path}: participant {some_of(twins)} has the id of a held-out participant; "
-                "expected corpora free of them; take them out of the extra cohort, or set "
-                "pretraining.extra_ids: other if they are other people."
-            )
-        for digest, recording in signals_of(corpus, corpus.participants).items():
-            if digest in hidden:
-                raise RemitError(
-                    f"{corpus.path}: recording '{recording}' holds the same signal as "
-                    f"'{hidden[digest]}' of a held-out participant; expected corpora free of them; "
-                    "take it out of the extra cohort, or set pretraining.transductive."
-                )
-
-
-def _join(parts: Sequence[TokenSequences], cohorts: Sequence[str]) -> TokenSequences:
-    """Several datasets' sequences as one; participants get their cohort's name in front."""
-    window_shift = np.cumsum([0, *(len(part.signal_WCL) for part in parts)])
-    people_shift = np.cumsum([0, *(len(part.participants) for part in parts)])
-    return TokenSequences(
-        participants=tuple(
-            f"{cohort}/{name}"
-            for part, cohort in zip(parts, cohorts, strict=True)
-            for name in part.participants
-        ),
-        labels=tuple(None for part in parts for _ in part.participants),
-        signal_WCL=torch.cat([part.signal_WCL for part in parts]),
-        windows_NV=np.concatenate(
-            [
-                np.where(part.windows_NV >= 0, part.windows_NV + shift, -1)
-                for part, shift in zip(parts, window_shift, strict=False)
-            ]
-        ),
-        participant_N=np.concatenate(
-            [part.participant_N + shift for part, shift in zip(parts, people_shift, strict=False)]
-        ),
-        samples_per_token=parts[0].samples_per_token,
-        windows_used=tuple(count for part in parts for count in part.windows_used),
-        windows_bad=tuple(count for part in parts for count in part.windows_bad),
-    )
 
 
 def learning_rate(step: int, total: int, settings: Pretraining) -> float:
@@ -142,32 +99,36 @@ def _is_sum(part: str) -> bool:
     return part == "masked_tokens" or part.endswith(("_residual", "_total"))
 
 
-def _pieces(batch: MaskedBatch, size: int) -> list[MaskedBatch]:
-    """A batch cut into batches of at most ``size`` sequences."""
+def masked_batches(
+    model: Reconstruction,
+    reads: Sequence[Read],
+    electrodes: Mapping[Montage, torch.Tensor | None],
+    seed: Sequence[int],
+    device: torch.device,
+    *,
+    hide_all: bool = False,
+) -> list[MaskedBatch]:
+    """The masked batch of each montage; ``electrodes`` is None for the backbone's own."""
     return [
-        replace(
-            batch,
-            **{
-                field.name: getattr(batch, field.name)[first : first + size]
-                for field in fields(batch)
-            },
+        model.masked_batch(
+            read, seed, device, electrodes_CD=electrodes[read.channels], hide_all=hide_all
         )
-        for first in range(0, len(batch.masked_BKC), size)
+        for read in reads
     ]
 
 
 def accumulate(
-    model: Reconstruction, batch: MaskedBatch, size: int
+    model: Reconstruction, batches: Sequence[MaskedBatch], size: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The gradient of a whole batch, from passes of at most ``size`` sequences each.
+    """The gradient of a whole batch, from passes of at most ``size`` sequences of one montage each.
 
-    Each pass weighs as many masked tokens as it has. Returns the number of masked tokens, and ``loss``
-    and its parts as their float64 sums over masked tokens.
+    ``batches`` are its parts by montage. Each pass weighs as many masked tokens as it has. Returns the
+    number of masked tokens, and ``loss`` and its parts as their float64 sums over masked tokens.
     """
     model.zero_grad(set_to_none=True)
-    masked = batch.masked_BKC.sum()
+    masked = torch.stack([batch.masked_BKC.sum() for batch in batches]).sum()
     sums: dict[str, torch.Tensor] = {}
-    for piece in _pieces(batch, size):
+    for piece in (piece for batch in batches for piece in batch.pieces(size)):
         count = piece.masked_BKC.sum()
         loss, parts = model(piece)
         (loss * (count / masked)).backward()
@@ -178,20 +139,17 @@ def accumulate(
 
 
 def _not_finite(
-    model: Reconstruction, batch: MaskedBatch, train: TokenSequences, indices: np.ndarray, at: str
+    model: Reconstruction, batches: Sequence[MaskedBatch], train: Corpora, at: str
 ) -> RemitError:
     """The error for a step whose gradient is not finite; names the sequences it comes from."""
+    singles = [alone for batch in batches for alone in batch.pieces(1)]
     with torch.no_grad():
         wrong = [
-            index
-            for index, alone in zip(indices.tolist(), _pieces(batch, 1), strict=True)
+            alone
+            for alone in singles
             if not alone.samples_BKCS.isfinite().all() or not model(alone)[0].isfinite()
         ]
-    names = [
-        f"{train.participants[person]} sequence {int((train.participant_N[:index] == person).sum()) + 1}"
-        for index in wrong or indices.tolist()
-        for person in [train.participant_N[index]]
-    ]
+    names = sorted({train.name_of(int(alone.number_B)) for alone in wrong or singles})
     return RemitError(
         f"pretraining: the {'loss' if wrong else 'gradient'} is not finite at {at}, in {some_of(names)}; "
         "expected numbers; what was saved before is kept; lower pretraining.learning_rate or look for "
@@ -201,7 +159,8 @@ def _not_finite(
 
 def _evaluate(
     model: Reconstruction,
-    sequences: TokenSequences,
+    stop: Corpora,
+    electrodes: Mapping[Montage, torch.Tensor | None],
     seed: int,
     batch_size: int,
     device: torch.device,
@@ -217,9 +176,9 @@ def _evaluate(
     sums: dict[str, float] = {}
     masked_total = 0
 
-    def add(batch: MaskedBatch, size: int) -> dict[str, float]:
+    def add(batches: Sequence[MaskedBatch], size: int) -> dict[str, float]:
         added: dict[str, float] = {}
-        for piece in _pieces(batch, size):
+        for piece in (piece for batch in batches for piece in batch.pieces(size)):
             loss, parts = model(piece)
             count = int(piece.masked_BKC.sum())
             for key, value in {"loss": loss, **parts}.items():
@@ -228,13 +187,14 @@ def _evaluate(
         return added
 
     with torch.no_grad():
-        for first in range(0, len(sequences), batch_size):
-            indices = np.arange(first, min(first + batch_size, len(sequences)))
-            batch = model.masked_batch(
-                sequences, indices, (seed, _HELD_OUT_MASK), device, hide_all=True
+        order = stop.in_order()
+        for first in range(0, len(order), batch_size):
+            reads = order.read(np.arange(first, min(first + batch_size, len(order))))
+            batches = masked_batches(
+                model, reads, electrodes, (seed, _HELD_OUT_MASK), device, hide_all=True
             )
-            masked_total += int(batch.masked_BKC.sum())
-            for key, value in memory.within(partial(add, batch)).items():
+            masked_total += sum(int(batch.masked_BKC.sum()) for batch in batches)
+            for key, value in memory.within(partial(add, batches)).items():
                 sums[key] = sums.get(key, 0.0) + value
             between()
     out = {
@@ -263,68 +223,57 @@ def pretrain(
     options = settings.pretraining
     device = prepare(execution)
     data_file = open_dataset(primary)
-    corpus_files = [open_dataset(corpus) for corpus in corpora]
+    corpus_files = open_corpora(corpora, data_file)
     metadata = data_file.metadata
     split = split_of(data_file, split_file)
     training, aside = _participants(split, options)
     held_out = {*split.part("train"), *split.part("val"), *split.part("test")} - {*training, *aside}
-    _refuse_overlap(data_file, corpus_files, held_out, options.extra_ids == "same")
-    parts = [load_sequences(data_file, training, settings.sequences)]
-    cohorts = [str(metadata["cohort"])]
-    for corpus in corpus_files:
-        checkpoint.check_equal(
-            corpus.path, "signal", signal_of(corpus), signal_of(data_file), "the primary dataset"
-        )
-        parts.append(load_sequences(corpus, corpus.participants, settings.sequences))
-        cohorts.append(str(corpus.metadata["cohort"]))
-    train = _join(parts, cohorts)
-    stop = _join([load_sequences(data_file, aside, settings.sequences)], cohorts[:1])
+    refuse_overlap(data_file, corpus_files, held_out, options.extra_ids == "same")
+    train, stop = index_corpora(
+        data_file, corpus_files, training, aside, settings.sequences, options
+    )
     simulated = any(file.metadata["simulated"] for file in (data_file, *corpus_files))
     seed_all(options.seed, _INITIALISE)
     encoder, positions_C3 = build_encoder(
         encoder_settings(settings.model, train.samples_per_token), metadata["channels"]
     )
     backend = use_backend(encoder, execution.backend, device)
+    sizes = sorted({len(channels) for channels in train.montages})
+    megabytes = round((train.num_bytes + stop.num_bytes) / 1e6)
     log(
         f"pretrain {name}: {len(train.participants)} participants, {len(train)} sequences of "
-        f"{train.num_steps} x {train.signal_WCL.shape[1]} tokens; {len(stop.participants)} participants "
-        f"kept aside; {len(held_out)} never seen; device {device}, backend {backend}"
+        f"{train.num_steps} x {' or '.join(map(str, sizes))} tokens; {megabytes} MB of signal, read "
+        f"{'once' if train.in_memory else f'in pools of {options.shuffle_mb:g} MB'}; "
+        f"{len(stop.participants)} participants kept aside; {len(held_out)} never seen; "
+        f"device {device}, backend {backend}"
         + ("; SIMULATED data" if simulated else "")
         + ("; TRANSDUCTIVE" if options.transductive else "")
     )
     model = Reconstruction(encoder, options, name, float(metadata["sampling_rate"]))
     try:
-        model.spectrum.fit(train.tokens_NS())
+        model.spectrum.fit(train.scan())
+        for _ in stop.scan():  # for its recordings' scales
+            pass
     except ValueError as error:
         raise RemitError(
             f"{primary}: {error}; expected numbers in every window used; build the primary dataset and "
             "the extra cohorts' again."
         ) from None
     model.to(device)
+    width = encoder.settings.d_model
+    electrodes = {
+        channels: None
+        if list(channels) == metadata["channels"]
+        else montage_encoding(channels, width).to(device)
+        for channels in train.montages
+    }
     data = {
         "dataset": metadata["dataset"],
         "cohort": metadata["cohort"],
         "simulated": simulated,
         "content_sha256": metadata["content_sha256"],
         "signal": signal_of(data_file),
-        "corpora": {
-            str(corpus.metadata["cohort"]): corpus.metadata["content_sha256"]
-            for corpus in corpus_files
-        },
-        "participants_seen": {
-            "training": list(train.participants),
-            "early_stopping": list(stop.participants),
-        },
-        "signals_seen": sorted(
-            {
-                *signals_of(data_file, {*training, *aside}),
-                *(
-                    digest
-                    for corpus in corpus_files
-                    for digest in signals_of(corpus, corpus.participants)
-                ),
-            }
-        ),
+        **seen(train, stop),
         "transductive": options.transductive,
     }
     all_settings = settings.model_dump(mode="json")
@@ -354,15 +303,15 @@ def pretrain(
     )
     memory = MicroBatch(
         execution.micro_batch,
-        batch=min(options.batch_size, len(train)),
-        tokens=train.num_steps * train.signal_WCL.shape[1],
-        width=encoder.settings.d_model,
+        batch=min(options.batch_size, train.draws),
+        tokens=train.num_steps * max(sizes),
+        width=width,
         device=device,
         log=log,
     )
     with tracker.watching(), state.until_saved():
         best, history = _fit(
-            model, optimiser, train, stop, options, device, state, memory, tracker, log
+            model, optimiser, train, stop, electrodes, options, device, state, memory, tracker, log
         )
     payload = {
         "name": str(name),
@@ -407,8 +356,9 @@ def _participants(split: ParticipantSplit, options: Pretraining) -> tuple[list[s
 def _fit(
     model: Reconstruction,
     optimiser: torch.optim.Optimizer,
-    train: TokenSequences,
-    stop: TokenSequences,
+    train: Corpora,
+    stop: Corpora,
+    electrodes: Mapping[Montage, torch.Tensor | None],
     options: Pretraining,
     device: torch.device,
     state: TrainingState,
@@ -421,7 +371,7 @@ def _fit(
     Every draw is seeded by epoch and sequence, so a position in an epoch is a number of steps and the
     sums of their losses.
     """
-    batches = math.ceil(len(train) / options.batch_size)
+    batches = math.ceil(train.draws / options.batch_size)
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"epoch": 0, "loss": math.inf}
     steps_done = 0  # of the epoch after the last one in history
@@ -455,24 +405,27 @@ def _fit(
             break
         began = time.perf_counter()
         model.train()
-        order = np.random.default_rng([options.seed, _ORDER, epoch]).permutation(len(train))
+        order = train.epoch((options.seed, _ORDER, epoch))
         for number in range(steps_done, batches):
-            indices = order[number * options.batch_size : (number + 1) * options.batch_size]
+            first = number * options.batch_size
+            draws = np.arange(first, min(first + options.batch_size, len(order)))
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(
                     (epoch - 1) * batches + number, batches * options.epochs, options
                 )
-            batch = model.masked_batch(train, indices, (options.seed, _MASK, epoch), device)
+            parts = masked_batches(
+                model, order.read(draws), electrodes, (options.seed, _MASK, epoch), device
+            )
             at = f"epoch {epoch}, step {number + 1} of {batches}"
             try:
-                count, added = memory.within(partial(accumulate, model, batch))
+                count, added = memory.within(partial(accumulate, model, parts))
             except ValueError:
-                if batch.samples_BKCS.isfinite().all():
+                if all(part.samples_BKCS.isfinite().all() for part in parts):
                     raise
-                raise _not_finite(model, batch, train, indices, at) from None
+                raise _not_finite(model, parts, train, at) from None
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
             if not torch.isfinite(norm):
-                raise _not_finite(model, batch, train, indices, at)
+                raise _not_finite(model, parts, train, at)
             optimiser.step()
             model.after_step()
             masked = masked + count
@@ -485,6 +438,7 @@ def _fit(
             **_evaluate(
                 model,
                 stop,
+                electrodes,
                 options.seed,
                 options.batch_size,
                 device,

@@ -11,14 +11,14 @@ tokens, F frequencies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from remit.config import Pretraining
-from remit.dataset.sequences import TokenSequences
+from remit.dataset.corpus import Read
 from remit.naming import MASKING_GEOMETRIES, MASKING_STYLES, ModelName
 from remit.nn.encoder import Encoder
 from remit.nn.heads import LogSpectrum, PooledHead, ReconstructionHead, reconstruction_loss
@@ -28,13 +28,27 @@ from remit.nn.masking import Corruption, draw_corruption, sequence_mask
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """A batch with its masks; see `nn.masking` for what they mean."""
+    """Sequences of one montage with their masks; see `nn.masking` for what these mean.
+
+    ``number_B`` says which sequences they are; ``electrodes_CD`` is None where the channels are those
+    of the backbone.
+    """
 
     samples_BKCS: torch.Tensor
     valid_BK: torch.Tensor
     masked_BKC: torch.Tensor
     token_BKC: torch.Tensor
     source_BKC: torch.Tensor
+    number_B: torch.Tensor
+    electrodes_CD: torch.Tensor | None = None
+
+    def pieces(self, size: int) -> list[MaskedBatch]:
+        """Cut into batches of at most ``size`` sequences."""
+        names = [field.name for field in fields(self) if field.name != "electrodes_CD"]
+        return [
+            replace(self, **{name: getattr(self, name)[first : first + size] for name in names})
+            for first in range(0, len(self.number_B), size)
+        ]
 
 
 class Reconstruction(torch.nn.Module):
@@ -78,25 +92,28 @@ class Reconstruction(torch.nn.Module):
 
     def masked_batch(
         self,
-        sequences: TokenSequences,
-        indices: np.ndarray,
+        read: Read,
         seed: Sequence[int],
         device: torch.device,
         *,
+        electrodes_CD: torch.Tensor | None = None,
         hide_all: bool = False,
     ) -> MaskedBatch:
-        """Draw the masks of some sequences; each from ``seed`` and its own index only.
+        """Draw the masks of some sequences of one montage.
 
-        With ``hide_all`` every masked token becomes the mask token, as in `mae`.
+        Each is drawn from ``seed``, its sequence's number and, from the second time in an epoch on,
+        how manieth time it is. With ``hide_all`` every masked token becomes the mask token, as in `mae`.
         """
         corruption = Corruption(1.0, 0.0, 0.0) if hide_all else self.corruption
-        samples_BKCS, valid_BK = sequences.batch(indices, device)
-        K, C = samples_BKCS.shape[1:3]
+        K, C = read.samples_BKCS.shape[1:3]
+        steps_B = read.valid_BK.sum(1).tolist()
         masked, token, source = [], [], []
-        for index in indices:
-            rng = np.random.default_rng([*seed, int(index)])
+        for number, turn, steps in zip(
+            read.number_B.tolist(), read.turn_B.tolist(), steps_B, strict=True
+        ):
+            rng = np.random.default_rng([*seed, number, *([turn] if turn else [])])
             mask_KC = sequence_mask(
-                sequences.valid_steps(int(index)),
+                steps,
                 K,
                 C,
                 self.name.mask_ratio,
@@ -104,14 +121,22 @@ class Reconstruction(torch.nn.Module):
                 rng=rng,
                 single_channel_fraction=self.single_channel_fraction,
             )
-            token_KC, source_KC = draw_corruption(
-                mask_KC, corruption, rng, valid_steps=sequences.valid_steps(int(index))
-            )
+            token_KC, source_KC = draw_corruption(mask_KC, corruption, rng, valid_steps=steps)
             masked.append(mask_KC)
             token.append(token_KC)
             source.append(source_KC)
-        stacked = (torch.from_numpy(np.stack(part)).to(device) for part in (masked, token, source))
-        return MaskedBatch(samples_BKCS, valid_BK, *stacked)
+        masked_BKC, token_BKC, source_BKC = (
+            torch.from_numpy(np.stack(part)).to(device) for part in (masked, token, source)
+        )
+        return MaskedBatch(
+            read.samples_BKCS.to(device),
+            read.valid_BK.to(device),
+            masked_BKC,
+            token_BKC,
+            source_BKC,
+            torch.from_numpy(read.number_B),
+            electrodes_CD,
+        )
 
     def forward(self, batch: MaskedBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss on masked tokens and its parts.
@@ -134,6 +159,7 @@ class Reconstruction(torch.nn.Module):
             valid_BK=batch.valid_BK,
             masked_BKC=batch.token_BKC,
             source_BKC=batch.source_BKC,
+            electrodes_CD=batch.electrodes_CD,
         )
         real_BKC = batch.valid_BK.unsqueeze(-1).expand_as(batch.masked_BKC)
         index_M = (batch.masked_BKC & real_BKC).flatten().nonzero().squeeze(1)
@@ -151,17 +177,22 @@ class Reconstruction(torch.nn.Module):
         loss, parts = reconstruction_loss(pred_MS, true_MS, pred_MF, true_MF, **weights)
         if self.pooled:
             guess_MS, guess_MF = self.pooled(
-                tokens_BKCD, real_BKC & ~batch.masked_BKC, self.encoder.electrodes_CD, index_M
+                tokens_BKCD,
+                real_BKC & ~batch.masked_BKC,
+                self.encoder.electrodes_CD if batch.electrodes_CD is None else batch.electrodes_CD,
+                index_M,
             )
             pooled, _ = reconstruction_loss(guess_MS, true_MS, guess_MF, true_MF, **weights)
             loss = loss + options.pooled_weight * pooled
             parts["pooled"] = pooled.detach()
         if self.latent:
-            target_MD = self.latent.targets(batch.samples_BKCS, batch.valid_BK, index_M)
+            target_MD = self.latent.targets(
+                batch.samples_BKCS, batch.valid_BK, index_M, batch.electrodes_CD
+            )
             latent = F.smooth_l1_loss(self.latent(tokens_MD), target_MD)
             if self.training:
                 loss = loss + options.latent_weight * latent
-            channels = self.encoder.num_channels
+            channels = batch.samples_BKCS.shape[2]
             spread = target_spread(target_MD, index_M % channels, channels)
             parts |= {"latent": latent.detach(), "latent_std": spread}
         parts["masked_tokens"] = torch.tensor(len(index_M), device=loss.device)

@@ -1,0 +1,228 @@
+"""Corpora beside the main cohort: montages, weights, pools, who is seen and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from remit.dataset import windows
+from remit.dataset.corpus import Corpora, Part, SignalMemory
+from remit.dataset.splits import read_split
+from remit.dataset.windows import open_dataset
+from remit.errors import RemitError
+from remit.nn.encoder import Encoder
+from remit.training import checkpoint, pretrain
+from remit.training.data import build_encoder, encoder_settings, montage_encoding
+from remit.training.runtime import seed_all
+from tests.unit.training import conftest
+from tests.unit.training.conftest import CHANNELS, MODEL, NAME, RATE, SEQUENCES, make_dataset
+
+CPU = torch.device("cpu")
+WIDE = ("AF7", "TP9", "TP10")
+
+
+def model_of(channels, **options):
+    seed_all(5)
+    encoder, _ = build_encoder(encoder_settings(MODEL, 16), channels)
+    given = {"block_seconds": (0.5, 1.0), "spectrum_hz": (2.0, 12.0), **options}
+    return pretrain.Reconstruction(encoder, pretrain.Pretraining(**given), NAME, RATE).train()
+
+
+def two_montages(folder):
+    files = [
+        make_dataset(folder, {"a": 0, "b": 1}, cohort="narrow"),
+        make_dataset(folder, {"c": None, "d": None}, cohort="wide", channels=WIDE, seed=3),
+    ]
+    parts = [Part(data, data.participants, SEQUENCES) for data in map(open_dataset, files)]
+    return Corpora(parts, SignalMemory(1e9))
+
+
+def test_a_montage_of_another_size_is_what_a_model_of_its_own_electrodes_gives():
+    own = model_of(WIDE).encoder
+    other = model_of(CHANNELS).encoder
+    kept = {k: v for k, v in own.state_dict().items() if k not in ("positions_C3", "electrodes_CD")}
+    other.load_state_dict(kept, strict=False)
+    samples = torch.randn(2, 8, 3, 16)
+    electrodes_CD = montage_encoding(WIDE, MODEL["d_model"])
+    assert torch.equal(electrodes_CD, own.electrodes_CD)
+    assert torch.equal(other(samples, electrodes_CD=electrodes_CD), own(samples))
+    with pytest.raises(ValueError, match="C = 2 and S = 16"):
+        other(samples)
+    with pytest.raises(ValueError, match=r"electrodes have shape \(3, 4\); expected .* D = 16"):
+        other(samples, electrodes_CD=electrodes_CD[:, :4])
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_batch_of_two_montages_has_the_sum_of_both_gradients(tmp_path, size):
+    both = two_montages(tmp_path)
+    model = model_of(CHANNELS, latent_weight=0.5, pooled_weight=0.5)
+    model.spectrum.fit(both.scan())
+    electrodes = {CHANNELS: None, WIDE: montage_encoding(WIDE, MODEL["d_model"])}
+    epoch = both.epoch((0, 1))
+    reads = epoch.read(np.arange(len(epoch)))
+    assert [read.channels for read in reads] == [CHANNELS, WIDE]
+    batches = pretrain.masked_batches(model, reads, electrodes, (0, 2), CPU)
+    masked, sums = pretrain.accumulate(model, batches, size)
+    found = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+    # By hand: each montage by a model that has its electrodes for its own.
+    counts = [int(batch.masked_BKC.sum()) for batch in batches]
+    assert int(masked) == sum(counts)
+    expected, loss_sum = {}, 0.0
+    for batch, channels, count in zip(batches, (CHANNELS, WIDE), counts, strict=True):
+        alone = model_of(channels, latent_weight=0.5, pooled_weight=0.5)
+        buffers = ("positions_C3", "electrodes_CD")
+        alone.load_state_dict(
+            {k: v for k, v in model.state_dict().items() if not k.endswith(buffers)}, strict=False
+        )
+        loss, _ = alone(replace(batch, electrodes_CD=None))
+        (loss * count / sum(counts)).backward()
+        loss_sum += float(loss.detach()) * count
+        for key, p in alone.named_parameters():
+            if p.grad is not None:
+                expected[key] = expected.get(key, 0.0) + p.grad
+    assert float(sums["loss"]) == pytest.approx(loss_sum, rel=1e-5)
+    assert found.keys() == expected.keys()
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for key, gradient in expected.items():
+        assert float((found[key] - gradient).abs().max()) <= 1e-6 * largest, key
+
+
+def test_masks_depend_on_the_sequence_and_its_turn_and_not_on_the_pool(tmp_path):
+    both = two_montages(tmp_path)
+    model = model_of(CHANNELS)
+    model.spectrum.fit(both.scan())
+    (narrow, _) = both.epoch((0, 1)).read(np.arange(len(both)))
+    row = int(np.flatnonzero(narrow.valid_BK.all(1).numpy())[0])
+
+    def mask(turn, shift=0):
+        turned = replace(narrow, turn_B=np.full(len(narrow.turn_B), turn))
+        turned = replace(turned, number_B=turned.number_B + shift)
+        return model.masked_batch(turned, (0, 2), CPU).masked_BKC[row]
+
+    first = mask(0)
+    alone = replace(
+        narrow,
+        samples_BKCS=narrow.samples_BKCS[row : row + 1],
+        valid_BK=narrow.valid_BK[row : row + 1],
+        number_B=narrow.number_B[row : row + 1],
+        turn_B=narrow.turn_B[row : row + 1],
+    )
+    assert torch.equal(model.masked_batch(alone, (0, 2), CPU).masked_BKC[0], first)
+    assert not torch.equal(mask(1), first) and not torch.equal(mask(0, 1), first)
+
+
+def test_two_montages_train_together_and_the_checkpoint_says_so(bench, tmp_path):
+    wide = make_dataset(tmp_path, {"x1": None, "x2": None}, cohort="wide", channels=WIDE, seed=5)
+    plain = make_dataset(tmp_path, {"y1": None}, cohort="more", seed=6)
+    weights = {"wide": 2.0, "made": 0.5}
+    file, lines = bench.pretrain(corpora=[wide, plain], corpus_weights=weights, latent_weight=0.1)
+    assert any("sequences of 8 x 2 or 3 tokens" in line for line in lines)
+    content = checkpoint.load(file, "pretrained")
+    assert content["channels"] == list(CHANNELS)
+    data = content["data"]["corpora"]
+    assert {name: corpus["weight"] for name, corpus in data.items()} == {
+        "made": 0.5,
+        "wide": 2.0,
+        "more": 1.0,
+    }
+    assert data["wide"]["channels"] == list(WIDE)
+    assert data["wide"]["participants"] == ["x1", "x2"]
+    assert data["wide"]["content_sha256"] == open_dataset(wide).metadata["content_sha256"]
+    seen = content["data"]["participants_seen"]
+    assert {"wide/x1", "more/y1"} <= set(seen["training"])
+    bench.finetune(file)  # the backbone has the electrodes of the main cohort
+
+
+def test_the_size_of_a_pool_shapes_the_order_and_nothing_else_does(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(windows, "ROW_GROUP_BYTES", 8 * 4 * 2 * conftest.SAMPLES)
+    extra = make_dataset(tmp_path, {f"x{i}": None for i in range(4)}, cohort="wide", channels=WIDE)
+    whole, lines = bench.pretrain(corpora=[extra])
+    assert any("MB of signal, read once" in line for line in lines)
+    again, _ = bench.pretrain(bench.folder / "again.pt", corpora=[extra], shuffle_mb=512.0)
+    assert equal_weights(whole, again)
+    small, lines = bench.pretrain(bench.folder / "s.pt", corpora=[extra], shuffle_mb=0.01)
+    assert any("read in pools of 0.01 MB" in line for line in lines)
+    assert not equal_weights(whole, small)
+    other, _ = bench.pretrain(bench.folder / "o.pt", corpora=[extra], shuffle_mb=0.01)
+    assert equal_weights(small, other)
+
+
+def equal_weights(one, other):
+    a, b = (checkpoint.load(file, "pretrained")["state_dict"] for file in (one, other))
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_main_cohort_alone_trains_as_if_there_were_no_montages(bench, monkeypatch):
+    """No other electrodes are handed over where a corpus has the backbone's own."""
+    given = []
+    original = Encoder.forward
+
+    def forward(self, samples_BKCS, **named):
+        given.append(named.get("electrodes_CD"))
+        return original(self, samples_BKCS, **named)
+
+    monkeypatch.setattr(Encoder, "forward", forward)
+    bench.pretrain(epochs=1)
+    assert given and all(electrodes is None for electrodes in given)
+
+
+# What is refused ------------------------------------------------------------------------------
+
+
+def test_a_held_out_recording_with_other_channels_is_found_by_its_file(bench, tmp_path):
+    held_out = read_split(bench.split).part("test")[0]
+    twin = make_dataset(
+        tmp_path, {"x": None}, cohort="wide", channels=WIDE, seed=9, source=f"made-{held_out}"
+    )
+    with pytest.raises(RemitError, match=f"recording 'x_r' holds the same .* '{held_out}_r' of a"):
+        bench.pretrain(corpora=[twin])
+    # One file with recordings of several people says nothing about any of them.
+    several = make_dataset(
+        tmp_path, {"x": None, "y": None}, cohort="several", seed=9, source=f"made-{held_out}"
+    )
+    file, _ = bench.pretrain(corpora=[several])
+    assert f"made-{held_out}" not in checkpoint.load(file, "pretrained")["data"]["files_seen"]
+
+
+def test_fine_tuning_finds_a_recording_that_was_seen_with_other_channels(bench, tmp_path):
+    held_out = read_split(bench.split).part("val")[0]
+    file, _ = bench.pretrain()
+    content = torch.load(file, weights_only=True)
+    content["data"]["files_seen"].append(f"made-{held_out}")
+    torch.save(content, tmp_path / "changed.pt")
+    with pytest.raises(RemitError, match=f"participant {held_out} of validation or test was seen"):
+        bench.finetune(tmp_path / "changed.pt", tmp_path / "x.pt")
+
+
+def corpus_with(folder, monkeypatch, name, value):
+    with monkeypatch.context() as patch:
+        patch.setattr(conftest, name, value)
+        return make_dataset(folder, {"x1": None}, cohort="more", channels=WIDE, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("RATE", 64.0, "signal.sampling_rate is 64.0; expected 32.0 by the primary dataset; use a"),
+        ("SAMPLES", 128, "signal.window_samples is 128; expected 64 by the primary dataset"),
+    ],
+)
+def test_a_corpus_that_is_not_alike_is_refused_by_the_key_that_differs(
+    bench, tmp_path, monkeypatch, name, value, says
+):
+    with pytest.raises(RemitError, match=says) as caught:
+        bench.pretrain(corpora=[corpus_with(tmp_path, monkeypatch, name, value)])
+    assert "\n" not in str(caught.value) and "channels" not in str(caught.value)
+
+
+def test_a_corpus_that_was_filtered_otherwise_is_refused_by_the_setting(bench, tmp_path):
+    def filtered(hertz):
+        return {"preprocessing": {"lowpass": {"cutoff_hz": hertz}, "highpass": None}}
+
+    bench.primary = make_dataset(tmp_path, conftest.PEOPLE, settings=filtered(14.0))
+    bench.split = conftest.split_of(bench.primary, tmp_path)
+    corpus = make_dataset(tmp_path, {"x1": None}, cohort="more", seed=5, settings=filtered(12.0))
+    says = r"more_primary.parquet: signal.preprocessing.lowpass.cutoff_hz is 12.0; expected 14.0 by the"
+    with pytest.raises(RemitError, match=says):
+        bench.pretrain(corpora=[corpus])
