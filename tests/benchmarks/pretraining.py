@@ -41,24 +41,38 @@ from tests.conftest import SHARED_DATA, snakemake  # noqa: E402
 
 FOLDS = 3
 COHORTS = ("muse", "eegmat", "simulated")
-# Small enough for a CPU; half of the tokens, so that both kinds of blocks are seen often.
-BASE = {
-    "model.d_model": 128,
-    "model.num_layers": 2,
-    "model.mask_percent": 50,
-    "pretraining.epochs": 60,
-    "pretraining.patience": 60,
-}
+# Small and short enough for a CPU, and half of the tokens masked, so that both kinds of blocks are seen
+# often; everything else is the default.
+BASE = {"model.d_model": 128, "model.mask_percent": 50, "pretraining.least_steps": 1000}
+FULL = {"model.d_model": 256, "pretraining.least_steps": 2000}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {
+        "the default (d256, 20 %, 2000 steps)": FULL | {"model.mask_percent": 20},
+        "d256, 50 %, 2000 steps": FULL,
+        "2000 steps": {"pretraining.least_steps": 2000},
+    },
+    "before": {
+        "tokens by a linear map alone": {"model.token_hidden": 0},
+        "no shift, sign, gain": {
+            "pretraining.random_shift": False,
+            "pretraining.random_sign": False,
+            "pretraining.random_gain": 0.0,
+        },
+        "as before (linear, no changes, 16 a batch, rate 1e-3, 40 passes)": {
+            "model.token_hidden": 0,
+            "pretraining.random_shift": False,
+            "pretraining.random_sign": False,
+            "pretraining.random_gain": 0.0,
+            "pretraining.batch_size": 16,
+            "pretraining.learning_rate": 1e-3,
+            "pretraining.least_steps": 0,
+        },
+    },
+    "ratio": {f"{percent} % masked": {"model.mask_percent": percent} for percent in (20, 35, 65, 80)},
     "token": {
         "token 0.25 s": {"sequences.token_seconds": 0.25},
         "token 1 s": {"sequences.token_seconds": 1.0},
         "token 8 s (the window)": {"sequences.token_seconds": 8.0},
-    },
-    "block": {
-        "blocks 0.5 s": {"pretraining.block_seconds": [0.5, 0.5]},
-        "blocks 0.5-1 s": {"pretraining.block_seconds": [0.5, 1.0]},
-        "blocks 2-4 s": {"pretraining.block_seconds": [2.0, 4.0]},
     },
     "geometry": {
         "single-channel blocks": {"pretraining.geometry": "single_channel"},
@@ -73,25 +87,15 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "waveform only": {"pretraining.spectrum_weight": 0.0},
         "spectrum only": {"pretraining.waveform_weight": 0.0},
         "spectrum x 1": {"pretraining.spectrum_weight": 1.0},
-        "spectrum x 0.1": {"pretraining.spectrum_weight": 0.1},
         "pooled x 0.1": {"pretraining.pooled_weight": 0.1},
         "latent x 0.5": {"pretraining.latent_weight": 0.5},
     },
-    "ratio": {
-        f"{percent} % masked": {"model.mask_percent": percent} for percent in (20, 35, 65, 80)
+    "block": {
+        "blocks 0.5 s": {"pretraining.block_seconds": [0.5, 0.5]},
+        "blocks 2-4 s": {"pretraining.block_seconds": [2.0, 4.0]},
     },
     "style": {"bert": {"model.masking_style": "bert"}},
-    "training": {
-        "20 epochs": {"pretraining.epochs": 20},
-        "150 epochs": {"pretraining.epochs": 150},
-        "rate 3e-3": {"pretraining.learning_rate": 3e-3},
-        "rate 3e-4": {"pretraining.learning_rate": 3e-4},
-        "batch 4": {"pretraining.batch_size": 4},
-        "decay 0.3": {"pretraining.weight_decay": 0.3},
-        "4 windows": {"sequences.context_windows": 4},
-        "d 256": {"model.d_model": 256},
-        "4 layers": {"model.num_layers": 4},
-    },
+    "context": {"32 s of context": {"sequences.context_windows": 4}},
 }
 KINDS = {"as trained": None, "single-channel": 1.0, "all-channel": 0.0}
 

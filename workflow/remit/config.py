@@ -392,6 +392,8 @@ class Model(Settings):
     """Inner width divided by d_model."""
     headdim: Count = 64
     """Width of a head; it must divide expand * d_model."""
+    token_hidden: Annotated[int, Field(ge=0)] = 512
+    """Units of the perceptron that reads a token's samples beside the linear map; 0 leaves it out."""
     chunk_size: Count = 64
     """Chunk length of the state-space-duality scan; it changes speed, and results only by rounding."""
     bidirectional: bool = True
@@ -439,10 +441,13 @@ class Pretraining(Settings):
     transductive: bool = False
     """Let the validation and test participants into pretraining. Every report then says so."""
     epochs: Count = 40
-    """Passes over the training sequences, at most."""
-    batch_size: Count = 16
+    """Passes over the training sequences, at most; after each the participants kept aside are looked at."""
+    least_steps: Annotated[int, Field(ge=0)] = 2000
+    """Optimiser steps that all epochs have at least: where there are few sequences, an epoch is several
+    passes over them, each masked anew."""
+    batch_size: Count = 8
     """Sequences per optimiser step."""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 2e-3
     """Peak learning rate of AdamW."""
     weight_decay: NonNegative = 0.05
     """Weight decay of AdamW, on matrices only."""
@@ -476,8 +481,15 @@ class Pretraining(Settings):
     shuffle_mb: Positive = 1024.0
     """Signal that is held in memory and shuffled at a time, in MB (millions of bytes); a recording that
     is longer is held by itself. Where all of it fits in, it is read once."""
+    random_shift: bool = True
+    """Let the tokens of a training sequence begin a random part of a token later at each pass."""
+    random_sign: bool = True
+    """Turn half of the training sequences upside down, all channels together: what is known of one
+    electrode from the others stays true."""
+    random_gain: NonNegative = 0.2
+    """Standard deviation of the natural log of a random amplitude of each training sequence."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of initialisation, order and masks."""
+    """Seed of initialisation, order, masks and random changes."""
 
     @field_validator("geometry")
     @classmethod

@@ -81,6 +81,7 @@ class Part:
     ) -> None:
         self.dataset = dataset
         self.weight = weight
+        self.passes = 1
         self.cohort = str(dataset.metadata["cohort"])
         self.channels: Montage = tuple(dataset.channels)
         self.index = index_sequences(dataset, participants, settings)
@@ -92,6 +93,11 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.index.windows_NV)
+
+    @property
+    def times(self) -> float:
+        """How often each of its sequences stands in an epoch."""
+        return self.weight * self.passes
 
     def units(self, number: int, most_bytes: float) -> list[_Unit]:
         """Its recordings in the order of the file, those of one row group together where they fit."""
@@ -203,6 +209,13 @@ class Corpora:
         """How many sequences stand in an epoch."""
         return sum(sum(_copies(part)) for part in self.parts)
 
+    def repeat(self, least_draws: float) -> int:
+        """Let an epoch be as many passes as give this many draws; returns their number."""
+        passes = max(1, math.ceil(least_draws / self.draws))
+        for part in self.parts:
+            part.passes = passes
+        return passes
+
     @property
     def in_memory(self) -> bool:
         """Whether all of it is one pool, which is read once."""
@@ -299,15 +312,15 @@ class Corpora:
 
 def _copies(part: Part) -> tuple[int, int]:
     """How many draws of a part are whole rounds of it, and how many a part of a round."""
-    whole = math.floor(part.weight)
-    rest = round((part.weight - whole) * len(part))
+    whole = math.floor(part.times)
+    rest = round((part.times - whole) * len(part))
     return whole * len(part), max(rest, 1) if whole == 0 else rest
 
 
 def _turns(part: Part, rng: np.random.Generator) -> np.ndarray:
     """How often each sequence of a part stands in an epoch."""
     rest = _copies(part)[1]
-    turns_N = np.full(len(part), math.floor(part.weight), dtype=np.int64)
+    turns_N = np.full(len(part), math.floor(part.times), dtype=np.int64)
     if rest:
         turns_N[rng.permutation(len(part))[:rest]] += 1
     return turns_N

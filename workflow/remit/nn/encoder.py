@@ -33,7 +33,7 @@ FARTHEST_ELECTRODE_M = 0.5
 
 SAMPLE_AXES = ("sequence", "step", "channel", "sample")
 
-RESULT_VERSION = 2  # raise when a change to the model or its scan alters what it computes
+RESULT_VERSION = 3  # raise when a change to the model or its scan alters what it computes
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class EncoderSettings:
     d_state, d_conv, expand, headdim, ngroups, chunk_size: of each Mamba-2 mixer.
     bidirectional: read in both directions; otherwise causal.
     shared_directions: one set of weights for both directions, not one for each.
+    token_hidden: units of the perceptron that reads a token's samples beside the linear map; 0 for none.
     precision: "float32", or "bfloat16" to round the factors of each mixer's projections (on CUDA
         with mamba-ssm's kernels, of everything in a mixer but its parameters and decays).
     """
@@ -60,6 +61,7 @@ class EncoderSettings:
     chunk_size: int = 64
     bidirectional: bool = True
     shared_directions: bool = False
+    token_hidden: int = 0
     precision: str = "float32"
 
     def __post_init__(self) -> None:
@@ -71,8 +73,12 @@ class EncoderSettings:
             elif isinstance(field.default, bool):
                 if not isinstance(value, bool):
                     raise ValueError(f"{field.name} is {value!r}; expected true or false")
-            elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field.name} is {value!r}; expected a whole number from 1 up")
+            else:
+                least = 0 if field.name == "token_hidden" else 1
+                if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                    raise ValueError(
+                        f"{field.name} is {value!r}; expected a whole number from {least} up"
+                    )
         if self.shared_directions and not self.bidirectional:
             raise ValueError(
                 "shared_directions is true and bidirectional false; expected two directions to share "
@@ -184,8 +190,9 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Scaled EEG samples to one vector per token.
 
-    A token's content is a linear map of its samples, or, where it is masked, one learned vector
-    shared by all positions and channels. The encoding of its electrode is added to every token
+    A token's content is a linear map of its samples, to which a perceptron adds what no linear map
+    can tell, such as their power in a band; or, where it is masked, one learned vector shared by all
+    positions and channels. The encoding of its electrode is added to every token
     alike, so the model knows which electrode a masked token stands for, and nothing of what it
     recorded.
 
@@ -204,6 +211,16 @@ class Encoder(nn.Module):
         self.register_buffer("positions_C3", positions_C3.detach().float().clone())
         self.register_buffer("electrodes_CD", electrode_encoding(positions_C3, settings.d_model))
         self.embed = nn.Linear(settings.samples_per_token, settings.d_model)
+        hidden = settings.token_hidden
+        self.perceptron = (
+            nn.Sequential(
+                nn.Linear(settings.samples_per_token, hidden),
+                nn.GELU(),
+                nn.Linear(hidden, settings.d_model, bias=False),
+            )
+            if hidden
+            else None
+        )
         # No bias: it would be the same for every token, which embed's already is.
         self.electrode_map = nn.Linear(settings.d_model, settings.d_model, bias=False)
         # Small beside a token's content (order 0.5), as in BERT and MAE.
@@ -277,7 +294,7 @@ class Encoder(nn.Module):
         if source_BKC is not None:
             index_BT1 = source_BKC.flatten(1).unsqueeze(-1)
             samples_BTS = samples_BTS.gather(1, index_BT1.expand_as(samples_BTS))
-        content_BTD = self.embed(samples_BTS)
+        content_BTD = self._content(samples_BTS)
         if masked_BKC is not None:
             masked_BT1 = masked_BKC.flatten(1).unsqueeze(-1)
             content_BTD = torch.where(masked_BT1, self.mask_token, content_BTD)
@@ -320,7 +337,7 @@ class Encoder(nn.Module):
         samples_BKCS = samples_BCS.unsqueeze(1)
         self._check_shapes(samples_BKCS, None, None, None, self.electrodes_CD)
         check_finite("samples", samples_BKCS, SAMPLE_AXES)
-        x_BCD = self.embed(samples_BCS) + self.electrode_map(self.electrodes_CD)
+        x_BCD = self._content(samples_BCS) + self.electrode_map(self.electrodes_CD)
         state = list(state)
         for number, block in enumerate(self.blocks):
             out_BD = []
@@ -330,6 +347,10 @@ class Encoder(nn.Module):
             x_BCD = torch.stack(out_BD, dim=1)
         tokens_BCD: Tensor = self.norm(x_BCD)
         return tokens_BCD, state
+
+    def _content(self, samples_S: Tensor) -> Tensor:
+        content_D: Tensor = self.embed(samples_S)
+        return content_D if self.perceptron is None else content_D + self.perceptron(samples_S)
 
     def _check_causal(self) -> None:
         if self.settings.bidirectional:

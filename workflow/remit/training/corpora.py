@@ -74,7 +74,9 @@ def index_corpora(
         return Part(dataset, participants, sequences, weight)
 
     train = [part(primary, training), *(part(corpus, corpus.participants) for corpus in corpora)]
-    return Corpora(train, memory), Corpora([part(primary, aside)], memory)
+    trained = Corpora(train, memory)
+    trained.repeat(options.least_steps * options.batch_size / options.epochs)
+    return trained, Corpora([part(primary, aside)], memory)
 
 
 def seen(train: Corpora, stop: Corpora) -> dict[str, Any]:

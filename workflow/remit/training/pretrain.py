@@ -26,6 +26,7 @@ from remit.errors import RemitError, some_of
 from remit.naming import ModelName
 from remit.tracking import Tracker
 from remit.training import checkpoint
+from remit.training.augmentation import augmented
 from remit.training.corpora import index_corpora, open_corpora, refuse_overlap, seen
 from remit.training.data import (
     build_encoder,
@@ -42,7 +43,7 @@ from remit.training.state import TrainingState
 RESULT_VERSION = 3  # raise when a change here alters a pretrained backbone
 
 # What a random draw is for; part of its seed, so that no two purposes share numbers.
-_INITIALISE, _ORDER, _MASK, _KEEP_ASIDE, _HELD_OUT_MASK = range(5)
+_INITIALISE, _ORDER, _MASK, _KEEP_ASIDE, _HELD_OUT_MASK, _AUGMENT = range(6)
 
 
 class PretrainSettings(Settings):
@@ -413,9 +414,11 @@ def _fit(
                 group["lr"] = learning_rate(
                     (epoch - 1) * batches + number, batches * options.epochs, options
                 )
-            parts = masked_batches(
-                model, order.read(draws), electrodes, (options.seed, _MASK, epoch), device
-            )
+            reads = [
+                augmented(read, options, (options.seed, _AUGMENT, epoch))
+                for read in order.read(draws)
+            ]
+            parts = masked_batches(model, reads, electrodes, (options.seed, _MASK, epoch), device)
             at = f"epoch {epoch}, step {number + 1} of {batches}"
             try:
                 count, added = memory.within(partial(accumulate, model, parts))
