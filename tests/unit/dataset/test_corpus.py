@@ -150,12 +150,12 @@ def test_an_epoch_goes_on_at_any_draw(datasets):
 
 
 def test_what_fits_into_one_pool_is_a_permutation_and_is_read_once(datasets, monkeypatch):
-    made, _ = corpora_of(datasets, 1e9)
     groups = []
     original = windows._read_group
     monkeypatch.setattr(
         windows, "_read_group", lambda *given: groups.append(given[1:3]) or original(*given)
     )
+    made, _ = corpora_of(datasets, 1e9)
     for number in (1, 2):
         epoch = made.epoch((0, number))
         order = np.random.default_rng([0, number]).permutation(len(made))
