@@ -49,19 +49,30 @@ def explained(
     )
 
 
-def identified(rows_ND: np.ndarray, participant_N: np.ndarray) -> np.ndarray:
+def identified(rows_ND: np.ndarray, participant_N: np.ndarray, place_N3: np.ndarray) -> np.ndarray:
     """The part of each participant's later sequences that is known from their earlier ones, [P].
 
-    Rows stand in time order; the first half of a participant's is fitted. A participant of one row
-    only is fitted and NaN.
+    Rows stand in time order; the first half of a participant's is fitted. A later one that shares
+    samples with an earlier one (windows may overlap) is left out; a participant with no other is NaN.
+
+    Args:
+        place_N3: number of the recording, first sample, and the sample after the last.
     """
-    late_N = np.zeros(len(rows_ND), dtype=bool)
+    early_N, late_N = np.zeros((2, len(rows_ND)), dtype=bool)
     people = np.unique(participant_N)
     for p in people:
         own = np.flatnonzero(participant_N == p)
-        late_N[own[(len(own) + 1) // 2 :]] = True
+        first, second = np.split(own, [(len(own) + 1) // 2])
+        early_N[first] = True
+        recording, start, end = place_N3.T[:, :, None]
+        shares = (
+            (recording[second] == recording[first].T)
+            & (start[second] < end[first].T)
+            & (end[second] > start[first].T)
+        )
+        late_N[second[~shares.any(1)]] = True
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
-    model.fit(rows_ND[~late_N], participant_N[~late_N])
+    model.fit(rows_ND[early_N], participant_N[early_N])
     right_N = np.full(len(rows_ND), np.nan)
     if late_N.any():
         right_N[late_N] = model.predict(rows_ND[late_N]) == participant_N[late_N]

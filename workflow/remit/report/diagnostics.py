@@ -9,7 +9,7 @@ from typing import Any
 
 from remit import naming
 from remit.errors import RemitError
-from remit.evaluation.checks import ALL
+from remit.evaluation.checks import ALL, checks_of
 from remit.files import atomic_write
 
 
@@ -26,6 +26,8 @@ def read_diagnostics(file: Path) -> dict[str, Any]:
                 raise ValueError(f"a check says {check['status']!r}")
         if not found["checks"]:
             raise ValueError("it holds no check")
+        found["backbone_sha256"], found["content_sha256"], found["split_sha256"]
+        by_figures = {check["name"]: check for check in checks_of(found)}
     except OSError as error:
         raise RemitError(
             f"{file}: cannot be read ({error.strerror}); expected the diagnostics of a backbone; ask "
@@ -36,27 +38,76 @@ def read_diagnostics(file: Path) -> dict[str, Any]:
             f"{file}: holds no diagnostics of a backbone ({type(error).__name__}: {error}); expected the "
             ".json that 'remit diagnose' wrote; ask snakemake for it."
         ) from None
+    written = {check["name"]: check for check in found["checks"]}
+    for name in [*by_figures, *written]:
+        if written.get(name) != by_figures.get(name):
+            told, true = (
+                each.get(name, {}).get("status", "not there") for each in (written, by_figures)
+            )
+            raise RemitError(
+                f"{file}: its check '{name}' is not what its figures give ({told}; by the figures {true}); "
+                "expected the file as 'remit diagnose' of this version wrote it; ask snakemake for it again."
+            )
     return found
 
 
-def diagnostics_of(file: Path) -> dict[str, Any]:
-    """The diagnostics of a pretrained checkpoint, from where the workflow keeps them.
+def diagnostics_of(file: Path) -> Path:
+    """Where the workflow keeps the diagnostics of a pretrained checkpoint: in the results beside it."""
+    name = naming.path("diagnostics", model=str(naming.model_of_path("pretrained", str(file))))
+    beside = root_of(file) / name
+    return beside if beside.exists() else Path(name)
 
-    Raises :class:`RemitError` when they are not there or were made of other weights.
-    """
+
+def root_of(file: Path) -> Path:
+    """The folder that holds ``results`` or ``resources``, of a checkpoint or diagnostics in there."""
+    return file.resolve().parent.parent.parent
+
+
+def made_of(
+    found: dict[str, Any], backbone: Path, root: Path, result_version: str
+) -> list[dict[str, str]]:
+    """Whether what the diagnostics were made of is still what lies there, as checks like the others."""
+    from remit.dataset.windows import open_dataset
+    from remit.files import sha256_of
     from remit.training import checkpoint
 
-    content = checkpoint.load(file, "pretrained")
-    name = naming.path("diagnostics", model=str(naming.ModelName.parse(content["name"])))
-    # A checkpoint in results/pretrained has its diagnostics in the results beside it.
-    beside = file.resolve().parent.parent.parent / name
-    found = read_diagnostics(beside if beside.exists() else Path(name))
-    if found["checkpoint_sha256"] != checkpoint.fingerprint(content["state_dict"]):
-        raise RemitError(
-            f"{file}: its weights are not those that {name} was made of; expected the same; ask "
-            f"snakemake for {name} again."
-        )
-    return found
+    checks = []
+    primary = root / naming.path("primary", dataset=found["dataset"])
+    split = root / naming.path("split", dataset=found["dataset"])
+    for what, key, file, now in (
+        (
+            "backbone",
+            "backbone_sha256",
+            backbone,
+            lambda file: checkpoint.backbone_sha256(checkpoint.load(file, "pretrained")),
+        ),
+        (
+            "primary dataset",
+            "content_sha256",
+            primary,
+            lambda file: open_dataset(file).metadata["content_sha256"],
+        ),
+        ("split", "split_sha256", split, sha256_of),
+    ):
+        status, text = "warn", f"{file} is not there and was not compared"
+        if file.exists():
+            try:
+                same = now(file) == found[key]
+                status = "pass" if same else "fail"
+                text = f"{file} is {'the same' if same else 'another one now'}"
+            except RemitError as error:
+                status, text = "fail", str(error)
+        checks.append((f"made of this {what}", status, text, "the same SHA-256"))
+    version = found["settings"]["result_version"]
+    same = version == result_version
+    checks.append(
+        ("made by this version", "pass" if same else "fail", f"version {version}", result_version)
+    )
+    why = "else it says nothing of what is there now; ask snakemake for it again"
+    return [
+        {"name": name, "status": status, "found": text, "expected": expected, "why": why}
+        for name, status, text, expected in checks
+    ]
 
 
 def _save(figure: Any, found: dict[str, Any], file: Path) -> None:

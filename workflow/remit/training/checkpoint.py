@@ -174,7 +174,7 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
         raise RemitError(
             f"{file}: {place}: {first['msg']}; expected a whole {kind} checkpoint; rebuild it."
         ) from None
-    return content
+    return dict(content)
 
 
 def check_equal(file: Path, what: str, found: Any, expected: Any, origin: str) -> None:
