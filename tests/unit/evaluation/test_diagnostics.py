@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from remit import cli, naming
-from remit.config import Diagnostics
+from remit.config import Diagnostics, Execution
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
 from remit.evaluation import diagnostics as module
@@ -214,11 +214,16 @@ def test_a_probe_finds_what_is_in_the_embedding():
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(8), 20)
     rows = rng.normal(0, 1, (160, 12))
-    target = rows @ rng.normal(0, 1, 12) + 0.1 * rng.normal(0, 1, 160)
-    error, mean = module.probes.explained(rows, target, people)
-    assert 1 - error.mean() / mean.mean() > 0.95
-    error, mean = module.probes.explained(rng.normal(0, 1, (160, 12)), target, people)
-    assert 1 - error.mean() / mean.mean() < 0.1
+    known = rows @ rng.normal(0, 1, 12) + 0.1 * rng.normal(0, 1, 160)
+    targets = np.stack([known, rng.normal(0, 1, 160)], axis=1)
+    error, mean = module.probes.explained(rows, targets, people)
+    explained = 1 - error.mean(0) / mean.mean(0)
+    assert explained[0] > 0.95 and explained[1] < 0.1
+    for n in (0, 1):  # together they are what each is by itself
+        alone, _ = module.probes.explained(rows, targets[:, [n]], people)
+        assert alone[:, 0] == pytest.approx(error[:, n])
+    error, mean = module.probes.explained(rng.normal(0, 1, (160, 12)), targets, people)
+    assert 1 - error[:, 0].mean() / mean[:, 0].mean() < 0.1
     own = rng.normal(0, 5, (8, 12))[people] + rows
     apart = np.column_stack([people, np.arange(160), np.arange(160) + 1])
     assert module.probes.identified(own, people, apart).mean() > 0.95
@@ -295,6 +300,49 @@ def test_what_is_kept_of_the_tokens_gives_the_figures_of_all_tokens(trained):
 def test_covariates_are_used_only_where_there_are_enough(trained, found):
     assert found["probes"]["age"] == {"not_measured": "0 of 6 unseen participants have it"}
     assert "probe: age" not in [check["name"] for check in found["checks"]]
+
+
+def test_mlflow_gets_the_main_figures_in_the_run_that_pretrained(trained, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    made, _ = trained
+    monkeypatch.chdir(tmp_path)
+    tracked = Execution(device="cpu", training_threads=1)
+    backbone, _ = made.pretrain(tmp_path / f"{NAME}.pt", epochs=1, execution=tracked)
+    lines = []
+    for _ in range(2):  # once more, as after a change of the settings
+        found = run(
+            trained,
+            tmp_path / "d.json",
+            backbone=backbone,
+            execution=tracked,
+            log=lines.append,
+        )
+    assert not any("warning" in line for line in lines)
+    client = MlflowClient(f"sqlite:///{tmp_path}/results/mlflow.db")
+    experiment = client.get_experiment_by_name("remit").experiment_id
+    (kept,) = client.search_runs([experiment])
+    assert kept.info.run_name == str(NAME) and kept.info.status == "FINISHED"
+    statuses = [check["status"] for check in found["checks"]]
+    figure = found["masked"]["as trained"]["waveform"]["all"]["squared"]["skill"]
+    metrics = kept.data.metrics
+    assert metrics["diagnostics_waveform_as_trained_squared_skill"] == figure["value"]
+    assert metrics["diagnostics_waveform_as_trained_squared_skill_low"] == figure["low"]
+    assert metrics["diagnostics_fail"] == statuses.count("fail")
+    assert metrics["diagnostics_rankme"] == found["embedding"]["pretrained"]["rankme"]["value"]
+    assert kept.data.tags["remit.diagnostics"] == ("fail" if "fail" in statuses else "warn")
+    assert "d.json" in [file.path for file in client.list_artifacts(kept.info.run_id)]
+
+
+def test_an_mlflow_server_that_is_away_changes_nothing(trained, found, tmp_path):
+    made, _ = trained
+    dead = Execution(device="cpu", training_threads=1, mlflow_uri="http://127.0.0.1:9")
+    lines = []
+    run(trained, tmp_path / "d.json", execution=dead, log=lines.append)
+    assert sum(line.startswith("warning: MLflow could not be reached") for line in lines) == 1
+    assert not any("\n" in line for line in lines)
+    first = made.folder.parent / "diagnostics" / f"{NAME}.json"
+    assert (tmp_path / "d.json").read_bytes() == first.read_bytes()
 
 
 def test_nobody_left_is_one_line(trained, tmp_path):

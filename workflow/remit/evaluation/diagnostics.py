@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
 
 from remit.config import Diagnostics, Execution, Pretraining, Sequences, Settings
 from remit.dataset.sequences import TokenSequences, load_sequences
@@ -77,8 +78,6 @@ class DiagnoseSettings(Settings):
     result_version: str
     diagnostics: Diagnostics
 
-
-_STYLES = tuple(MASKING_STYLES.values())
 
 Pair = dict[str, np.ndarray]  # one array for the waveform and one for the log spectrum
 
@@ -432,22 +431,25 @@ def _hidden_is_hidden(
     Hidden is what the masks of either style leave no trace of, padding behind the sequence, and
     everything.
     """
-    changed = total = 0
+    styles = [(Corruption(*shares), PADDED_STEPS) for shares in MASKING_STYLES.values()]
+    jobs: list[Callable[[], np.ndarray]] = []
     for person in people:
-        rng = np.random.default_rng([options.seed, _NOISE, zlib.crc32(person.name.encode())])
+        purpose = [options.seed, _NOISE, zlib.crc32(person.name.encode())]
         some_NKC = masks_of(backbone, person, fraction, options.seed, "as trained", 0)
         for n in _spread_out(np.arange(len(some_NKC)), HIDDEN_SEQUENCES):
-            steps = int(person.valid_NK[n].sum())
-            everything_KC = np.ones_like(some_NKC[n, :steps])
-            hide = Corruption(1.0, 0.0, 0.0)
-            cases = [(some_NKC[n, :steps], Corruption(*s), PADDED_STEPS) for s in _STYLES]
-            for masked_KC, corruption, padding in (*cases, (everything_KC, hide, 0)):
-                differs_KC = _changed_by_noise(
-                    backbone, person.samples_NKCS[n, :steps], masked_KC, corruption, padding, rng
-                )
-                changed += int(differs_KC.sum())
-                total += differs_KC.size
-    return {"changed_tokens": changed, "tokens": total}
+            masked_KC = some_NKC[n, : person.valid_NK[n].sum()]
+            samples_KCS = person.samples_NKCS[n, : len(masked_KC)]
+            cases = [(masked_KC, *style) for style in styles]
+            cases.append((np.ones_like(masked_KC), Corruption(1.0, 0.0, 0.0), 0))
+            for number, case in enumerate(cases):
+                rng = np.random.default_rng([*purpose, int(n), number])
+                jobs.append(partial(_changed_by_noise, backbone, samples_KCS, *case, rng))
+    with fast(backbone.encoder.embed.weight):
+        differs = lanes.run(jobs, backbone.device, always=True)
+    return {
+        "changed_tokens": sum(int(differs_KC.sum()) for differs_KC in differs),
+        "tokens": sum(differs_KC.size for differs_KC in differs),
+    }
 
 
 def _changed_by_noise(
@@ -713,23 +715,24 @@ def _band_power(
     )
     power_NF = power_NCF.reshape(-1, power_NCF.shape[-1])
     participant_N = np.repeat(embedded["pretrained"].participant_N, power_NCF.shape[1])
-    out: dict[str, Any] = {}
-    ratios: dict[str, list[np.ndarray]] = {which: [] for which in embedded}
-    for band, (low, high) in BANDS_HZ.items():
-        bins = np.flatnonzero((hz_F >= low) & (hz_F < high))
-        if not len(bins):
-            continue
-        left = {}
-        for which, each in embedded.items():
-            error_P, mean_P = probes.explained(
-                each.channel_ND, power_NF[:, bins].mean(1), participant_N
-            )
-            left[which] = resampling.mean(error_P) / np.maximum(resampling.mean(mean_P), TINY)
-            ratios[which].append(left[which])
-        out[band] = _against_random(
-            {which: 1 - left_R for which, left_R in left.items()}, resampling
-        )
-    mean = {which: 1 - np.mean(each, axis=0) for which, each in ratios.items()}
+    bins = {
+        band: chosen
+        for band, (low, high) in BANDS_HZ.items()
+        if len(chosen := np.flatnonzero((hz_F >= low) & (hz_F < high)))
+    }
+    power_NB = np.stack([power_NF[:, chosen].mean(1) for chosen in bins.values()], axis=1)
+    left: dict[str, list[np.ndarray]] = {}
+    for which, each in embedded.items():
+        errors_PB, means_PB = probes.explained(each.channel_ND, power_NB, participant_N)
+        left[which] = [
+            resampling.mean(error_P) / np.maximum(resampling.mean(mean_P), TINY)
+            for error_P, mean_P in zip(errors_PB.T, means_PB.T, strict=True)
+        ]
+    out = {
+        band: _against_random({which: 1 - left[which][n] for which in left}, resampling)
+        for n, band in enumerate(bins)
+    }
+    mean = {which: 1 - np.mean(each, axis=0) for which, each in left.items()}
     return {ALL: _against_random(mean, resampling), **out}
 
 
@@ -832,6 +835,27 @@ def diagnose(
     Raises :class:`RemitError` when checkpoint, data and split do not fit together, when the
     checkpoint has no reconstruction head, and when no participant is left that it has not seen.
     """
+    # Of matrices this small, several threads would wait for each other, and change the last digits.
+    with threadpool_limits(1, user_api="blas"):
+        found = _measured(settings, backbone_file, primary, split_file, sheet, execution, log)
+    found["checks"] = checks_of(found)
+    write_json(output, found)
+    for line in verify(found["checks"])[0]:
+        log(line)
+    _track(execution, found, output, log)
+    return found
+
+
+def _measured(
+    settings: DiagnoseSettings,
+    backbone_file: Path,
+    primary: Path,
+    split_file: Path,
+    sheet: Path | None,
+    execution: Execution,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Every figure, without the checks."""
     options = settings.diagnostics
     dataset = open_dataset(primary)
     split = split_of(dataset, split_file)
@@ -901,11 +925,6 @@ def diagnose(
         "reload": _reload(backbone, people),
     }
     found["not_finite"] = backbone.not_finite
-    found["checks"] = checks_of(found)
-    write_json(output, found)
-    for line in verify(found["checks"])[0]:
-        log(line)
-    _track(execution, found, output, log)
     return found
 
 

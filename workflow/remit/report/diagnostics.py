@@ -10,7 +10,10 @@ from typing import Any
 from remit import naming
 from remit.errors import RemitError
 from remit.evaluation.checks import ALL, checks_of
+from remit.evaluation.resampling import above, below
 from remit.files import atomic_write
+
+NARROWEST = 0.02  # skill that a panel shows to either side at least
 
 
 def read_diagnostics(file: Path) -> dict[str, Any]:
@@ -115,7 +118,8 @@ def _save(figure: Any, found: dict[str, Any], file: Path) -> None:
 
     figure.suptitle(
         f"{found['model']}: {found['n']} participants that it has not seen"
-        + (" - SIMULATED DATA" if found["simulated"] else ""),
+        + (" - SIMULATED DATA" if found["simulated"] else "")
+        + "\nskill with 95 % intervals over participants; blue: above 0, red: below, grey: undecided",
         fontsize=10,
     )
     buffer = io.BytesIO()
@@ -135,37 +139,49 @@ def _panels(found: dict[str, Any], columns: int) -> tuple[Any, Any]:
     return plt.subplots(
         len(targets),
         columns,
-        figsize=(4 * columns, 3.2 * len(targets)),
+        figsize=(4.4 * columns, 3.2 * len(targets)),
         layout="constrained",
         squeeze=False,
     )
 
 
-def _points(axis: Any, names: list[str], figures: list[dict[str, Any]], **style: Any) -> None:
-    """Figures with their intervals, one under the other."""
+def _points(axis: Any, names: list[str], figures: list[dict[str, Any]]) -> None:
+    """Skills with their intervals, one under the other; coloured where they are beyond doubt."""
     for row, figure in enumerate(figures):
         if figure["value"] is None:
             continue
+        color = "C0" if above(figure) else "C3" if below(figure) else "0.45"
         if figure["low"] is not None:
-            axis.plot([figure["low"], figure["high"]], [row, row], color=style.get("color", "C0"))
-        axis.plot(figure["value"], row, "o", markersize=4, **{"color": "C0", **style})
+            axis.plot([figure["low"], figure["high"]], [row, row], color=color)
+        axis.plot(figure["value"], row, "o", markersize=4, color=color)
+    axis.axvline(0, color="0.3", linewidth=0.8)
     axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.invert_yaxis()
-    axis.locator_params(axis="x", nbins=4)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    # Differences of a thousandth must not look like much.
+    left, right = axis.get_xlim()
+    axis.set_xlim(min(left, -NARROWEST), max(right, NARROWEST))
+    axis.locator_params(axis="x", nbins=5)
+    axis.grid(axis="x", color="0.92")
+    axis.set_axisbelow(True)
 
 
 def draw_skill(found: dict[str, Any], file: Path) -> None:
-    """The robust errors of the model and of its rivals, for each target and kind of block."""
+    """Skill of the model against each rival, for each target and kind of block, with their errors."""
     figure, panels = _panels(found, len(found["masked"]))
     for column, (kind, of_target) in enumerate(found["masked"].items()):
         for row, (what, figures) in enumerate(of_target.items()):
-            errors = figures[ALL]["robust"]["error"]
+            robust = figures[ALL]["robust"]
+            errors = {name: each["value"] for name, each in robust["error"].items()}
+            names = sorted(robust["against"], key=errors.__getitem__)
             axis = panels[row, column]
-            _points(axis, list(errors), list(errors.values()))
-            if errors["model"]["value"] is not None:
-                axis.axvline(errors["model"]["value"], color="0.6", linewidth=0.8)
-            axis.set(title=f"{what}, {kind} masks", xlabel="smooth L1 error (scaled, no unit)")
-            axis.title.set_fontsize(9)
+            shown = [f"{name} ({errors[name]:.3f})" for name in names]
+            _points(axis, shown, [robust["against"][name] for name in names])
+            own = errors["model"]
+            title = f"{what}, {kind} masks\nerror of the model " + (
+                "undefined" if own is None else f"{own:.3f}"
+            )
+            axis.set_title(title, fontsize=9)
+            axis.set_xlabel("1 - error / error of the rival (smooth L1)", fontsize=9)
     _save(figure, found, file)
 
 
@@ -176,12 +192,8 @@ def draw_bands(found: dict[str, Any], file: Path) -> None:
         for row, (what, figures) in enumerate(of_target.items()):
             parts = [part for part in figures if part not in ("correlation", "variance_ratio")]
             axis = panels[row, column]
-            skills = [figures[part]["robust"]["skill"] for part in parts]
-            _points(axis, parts, skills)
-            axis.axvline(0, color="0.3", linewidth=0.8)
-            axis.set(
-                title=f"{what}, {kind} masks",
-                xlabel="1 - error / error of the best rival (smooth L1)",
-            )
-            axis.title.set_fontsize(9)
+            shown = [f"{part} ({figures[part]['robust']['best_rival']})" for part in parts]
+            _points(axis, shown, [figures[part]["robust"]["skill"] for part in parts])
+            axis.set_title(f"{what}, {kind} masks", fontsize=9)
+            axis.set_xlabel("1 - error / error of the best rival (smooth L1)", fontsize=9)
     _save(figure, found, file)

@@ -12,6 +12,7 @@ import io
 import json
 import lzma
 import pickle
+import struct
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -53,6 +54,9 @@ UNREADABLE = (
     TypeError,
     AttributeError,
     IndexError,
+    AssertionError,
+    OverflowError,
+    struct.error,
     zlib.error,
     lzma.LZMAError,
 )
