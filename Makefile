@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SLOW := build/slow
 TARGET ?= results/finetuned/mamba2_eeg_d256_l2_m20_mae_finetuned_best.pt
 
-.PHONY: demo test env lint bench bench-engine clean-env test-unit test-dag test-e2e test-faults test-slow
+.PHONY: demo test env lint dag bench bench-engine clean-env test-unit test-dag test-e2e test-faults test-slow
 
 demo: env
 	$(BIN)/snakemake --cores $(CORES) $(TARGET)
@@ -28,6 +28,13 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/remit config --check
 	$(BIN)/snakemake --lint
+
+# The picture of the rules; needs graphviz. Snakemake writes the arrows in any order: they are sorted.
+dag: env
+	mkdir -p build
+	$(BIN)/snakemake --rulegraph > build/dag.dot
+	{ grep -v -e '->' -e '^}' build/dag.dot; grep -e '->' build/dag.dot | LC_ALL=C sort; echo '}'; } \
+	  | dot -Tsvg > docs/dag.svg
 
 bench: env
 	$(BIN)/python tests/benchmarks/spine.py

@@ -412,3 +412,5 @@ def test_lint_and_graph_are_clean(tmp_path):
     graph = snakemake("--rulegraph", cwd=tmp_path, config=overlay(tmp_path))
     assert graph.returncode == 0
     assert '"pretrain"' in graph.stdout
+    drawn = re.findall(r">(\w+)</text>", (ROOT / "docs/dag.svg").read_text())
+    assert sorted(drawn) == sorted(re.findall(r'label = "(\w+)"', graph.stdout)), "run make dag"

@@ -173,6 +173,10 @@ def test_mlflow_holds_the_runs_their_links_the_dataset_and_the_model(built):
     assert tuned.data.metrics["test_n"] == 2
     assert tuned.data.metrics["test_accuracy_low"] <= tuned.data.metrics["test_accuracy"]
     assert len(client.get_metric_history(pretrained.info.run_id, "held_out_loss")) == 2
+    evidence = json.loads((folder / f"results/diagnostics/{MODEL}.json").read_text())
+    rank = evidence["embedding"]["pretrained"]["rankme"]["value"]
+    assert pretrained.data.metrics["diagnostics_rankme"] == rank
+    assert pretrained.data.tags["remit.diagnostics"] in ("warn", "fail")
     for found in (tuned, pretrained, dataset):
         (entry,) = found.inputs.dataset_inputs
         assert entry.dataset.name == f"EEG_{DATASET}_40windows_primary"

@@ -411,17 +411,33 @@ def _diagnose(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
+    from remit import naming
     from remit.evaluation.checks import verify
-    from remit.report.diagnostics import diagnostics_of, read_diagnostics
+    from remit.planning import result_version
+    from remit.report.diagnostics import diagnostics_of, made_of, read_diagnostics, root_of
 
     if not args.checkpoints and args.diagnostics is None:
         raise RemitError(
             "verify: found nothing to verify; expected checkpoints or --diagnostics; name some."
         )
-    named = [read_diagnostics(args.diagnostics)] if args.diagnostics is not None else []
+    for checkpoint in args.checkpoints:
+        if not checkpoint.exists():
+            raise RemitError(
+                f"{checkpoint}: not found; expected a pretrained checkpoint; build it with snakemake or "
+                "check the path."
+            )
+    asked: list[tuple[Path | None, Path]] = [(c, diagnostics_of(c)) for c in args.checkpoints]
+    if args.diagnostics is not None:
+        asked.insert(0, (None, args.diagnostics))
     sound = True
-    for found in [*named, *(diagnostics_of(file) for file in args.checkpoints)]:
-        lines, passed = verify(found)
+    for named, file in asked:
+        found = read_diagnostics(file)
+        root = root_of(file)
+        drop_in = root / naming.DROP_IN_PATTERN.format(model=found["model"])
+        usual = root / naming.path("pretrained", model=found["model"])
+        backbone = named or (drop_in if drop_in.exists() else usual)
+        of = made_of(found, backbone, root, result_version("diagnose"))
+        lines, passed = verify([*found["checks"], *of])
         sound = sound and passed
         print("\n".join([f"{found['model']}:", *lines]), flush=True)
     if not sound:

@@ -68,6 +68,19 @@ class Tracker:
         if execution.mlflow:
             self._attempt("start a run", self._start, execution, run_name, dict(tags))
 
+    @classmethod
+    def of_run(
+        cls, execution: Execution, tag: str, value: str, log: Callable[[str], None]
+    ) -> Tracker:
+        """A tracker that adds to the newest run with this tag; nothing where there is none."""
+        tracker = cls(execution.model_copy(update={"mlflow": False}), "", {}, log)
+        if execution.mlflow:
+            tracker._client = tracker._attempt("be reached", tracker._connect, execution)
+            tracker.run_id = tracker.find_run(tag, value)
+            if tracker.run_id is None:
+                tracker._client = None
+        return tracker
+
     def _attempt(self, what: str, action: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """Run an action of MLflow; on any failure say so in one line and stop tracking."""
         try:
@@ -84,6 +97,15 @@ class Tracker:
             return None
 
     def _start(self, execution: Execution, run_name: str, tags: dict[str, str]) -> None:
+        client = self._connect(execution)
+        run = client.create_run(
+            self._experiment_id, run_name=run_name, tags={**tags, "mlflow.source.name": "remit"}
+        )
+        self.run_id = run.info.run_id
+        self._client = client
+
+    def _connect(self, execution: Execution) -> Any:
+        """A client of the server or the database, with the experiment there."""
         for key, value in _PATIENCE.items():
             os.environ.setdefault(key, value)
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -111,11 +133,7 @@ class Tracker:
             )
         else:
             self._experiment_id = experiment.experiment_id
-        run = client.create_run(
-            self._experiment_id, run_name=run_name, tags={**tags, "mlflow.source.name": "remit"}
-        )
-        self.run_id = run.info.run_id
-        self._client = client
+        return client
 
     @property
     def active(self) -> bool:
@@ -144,9 +162,10 @@ class Tracker:
             if value is not None
         ]
         if time.monotonic() - self._sent > _SEND_SECONDS or len(self._pending) > _SEND_MOST:
-            self._send()
+            self.send()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send the metrics that wait."""
         while self._client is not None and self._pending:
             batch, self._pending = self._pending[:_SEND_MOST], self._pending[_SEND_MOST:]
             self._attempt("log metrics", self._client.log_batch, self.run_id, metrics=batch)
@@ -260,7 +279,7 @@ class Tracker:
 
     def finish(self, status: str = "FINISHED") -> None:
         """Send what is left and close the run."""
-        self._send()
+        self.send()
         if self._client is not None:
             self._attempt("close the run", self._client.set_terminated, self.run_id, status)
 

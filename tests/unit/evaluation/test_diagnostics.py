@@ -1,19 +1,22 @@
 """Diagnostics: they find what is planted, and are the same every time."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from remit import cli
-from remit.config import Diagnostics
+from remit import cli, naming
+from remit.config import Diagnostics, Execution
+from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
 from remit.evaluation import diagnostics as module
 from remit.evaluation.checks import checks_of
 from remit.evaluation.diagnostics import Backbone, DiagnoseSettings, diagnose
+from remit.planning import result_version
 from remit.report.diagnostics import draw_bands, draw_skill, read_diagnostics
-from remit.report.model_report import warnings_of_backbone
+from remit.report.model_report import warnings_of_backbone, write_report
 from tests.unit.training.conftest import NAME, PEOPLE, QUIET, Bench, make_dataset, split_of
 
 OPTIONS = Diagnostics(sequences_per_participant=4, masks_per_sequence=1, resamples=100)
@@ -29,17 +32,17 @@ def trained(tmp_path_factory):
     return made, backbone
 
 
-def run(trained, output, *, backbone=None, sheet=None):
+def run(trained, output, *, backbone=None, sheet=None, execution=QUIET, log=lambda _: None):
     made, file = trained
     return diagnose(
-        settings=DiagnoseSettings(result_version="t", diagnostics=OPTIONS),
+        settings=DiagnoseSettings(result_version=result_version("diagnose"), diagnostics=OPTIONS),
         backbone_file=backbone or file,
         primary=made.primary,
         split_file=made.split,
         sheet=sheet,
         output=output,
-        execution=QUIET,
-        log=lambda _: None,
+        execution=execution,
+        log=log,
     )
 
 
@@ -156,6 +159,44 @@ def test_an_encoder_that_sees_masked_samples_is_found(trained, tmp_path, monkeyp
     assert status(found, "masked samples stay hidden") == "fail"
 
 
+def without(*names):
+    """An encoder that does not hear of some of its arguments."""
+
+    def change(real):
+        def forward(self, samples_BKCS, **given):
+            return real(self, samples_BKCS, **{k: v for k, v in given.items() if k not in names})
+
+        return forward
+
+    return change
+
+
+@pytest.mark.parametrize("lost", ["valid_BK", "source_BKC"])
+def test_padding_and_replaced_samples_that_are_read_are_found(trained, tmp_path, monkeypatch, lost):
+    """Neither is met in the passes that the skill is made of: no padding there, and all is hidden."""
+    monkeypatch.setattr(module.Encoder, "forward", without(lost)(module.Encoder.forward))
+    found = run(trained, tmp_path / "leak.json")
+    assert status(found, "masked samples stay hidden") == "fail"
+    assert status(found, "waveform with everything masked") == "pass"
+
+
+def test_a_small_leak_is_found_where_everything_is_masked(trained, found, tmp_path, monkeypatch):
+    real = Backbone.predict
+
+    def leaking(self, samples, valid, masked):
+        guesses = real(self, samples, valid, masked)
+        return {what: guess + 1e-3 * self.true(samples)[what] for what, guess in guesses.items()}
+
+    monkeypatch.setattr(Backbone, "predict", leaking)
+    leak = run(trained, tmp_path / "leak.json")
+    for what in ("waveform", "spectrum"):
+        figures = leak["everything_masked"][what]
+        assert figures["against_bound"]["value"] < 0  # the bound alone lets it pass
+        assert figures["differing"] > 0 == found["everything_masked"][what]["differing"]
+        assert figures["sequences"] == found["everything_masked"][what]["sequences"] > 6
+        assert status(leak, f"{what} with everything masked") == "fail"
+
+
 def test_a_collapsed_backbone_is_found(trained, tmp_path, monkeypatch):
     real = module.Encoder.forward
 
@@ -173,19 +214,135 @@ def test_a_probe_finds_what_is_in_the_embedding():
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(8), 20)
     rows = rng.normal(0, 1, (160, 12))
-    target = rows @ rng.normal(0, 1, 12) + 0.1 * rng.normal(0, 1, 160)
-    error, mean = module.probes.explained(rows, target, people)
-    assert 1 - error.mean() / mean.mean() > 0.95
-    error, mean = module.probes.explained(rng.normal(0, 1, (160, 12)), target, people)
-    assert 1 - error.mean() / mean.mean() < 0.1
+    known = rows @ rng.normal(0, 1, 12) + 0.1 * rng.normal(0, 1, 160)
+    targets = np.stack([known, rng.normal(0, 1, 160)], axis=1)
+    error, mean = module.probes.explained(rows, targets, people)
+    explained = 1 - error.mean(0) / mean.mean(0)
+    assert explained[0] > 0.95 and explained[1] < 0.1
+    for n in (0, 1):  # together they are what each is by itself
+        alone, _ = module.probes.explained(rows, targets[:, [n]], people)
+        assert alone[:, 0] == pytest.approx(error[:, n])
+    error, mean = module.probes.explained(rng.normal(0, 1, (160, 12)), targets, people)
+    assert 1 - error[:, 0].mean() / mean[:, 0].mean() < 0.1
     own = rng.normal(0, 5, (8, 12))[people] + rows
-    assert module.probes.identified(own, people).mean() > 0.95
-    assert module.probes.identified(rows, people).mean() < 0.4
+    apart = np.column_stack([people, np.arange(160), np.arange(160) + 1])
+    assert module.probes.identified(own, people, apart).mean() > 0.95
+    assert module.probes.identified(rows, people, apart).mean() < 0.4
+
+
+def test_identity_is_asked_of_sequences_that_share_no_sample_with_those_it_is_known_from():
+    rng = np.random.default_rng(1)
+    people = np.repeat(np.arange(4), 6)
+    rows = rng.normal(0, 1, (24, 8))
+    start = np.tile(np.arange(6), 4) * 10
+
+    def place(length, recording=people):
+        return np.column_stack([recording, start, start + length])
+
+    def known(rows, length, **other):
+        return module.probes.identified(rows, people, place(length, **other))
+
+    # The fourth of each is the copy of the third, and overlaps it: it must not count.
+    copied = rows.copy()
+    copied[3::6] = copied[2::6]
+    assert known(copied, 10).mean() > known(copied, 15).mean()
+    assert np.array_equal(known(copied, 15), known(np.where(start[:, None] == 30, 9, copied), 15))
+    assert np.isnan(known(rows, 1000)).all()
+    # The same sample numbers in another recording are others.
+    late = 2 * people + (start >= 30)
+    assert np.array_equal(known(rows, 1000, recording=late), known(rows, 10))
+
+
+def test_the_identity_probe_says_so_where_all_sequences_overlap(trained, tmp_path, monkeypatch):
+    real = module._people
+
+    def overlapping(*arguments):
+        people = real(*arguments)
+        for person in people:
+            person.samples_N2[:] = 0, 100
+        return people
+
+    monkeypatch.setattr(module, "_people", overlapping)
+    probe = run(trained, tmp_path / "overlap.json")["probes"]["identity"]
+    assert "shares no sample" in probe["not_measured"]
+
+
+def test_what_is_kept_of_the_tokens_gives_the_figures_of_all_tokens(trained):
+    """Against all tokens of all people at once."""
+    made, file = trained
+    dataset = open_dataset(made.primary)
+    backbone = Backbone(file, dataset, QUIET)
+    people = module._people(backbone, dataset, sorted(PEOPLE)[:5], 4)
+    resampling = module.Resampling(5, 100, np.random.default_rng(0))
+    found = module._embedding_figures(module._embed(backbone, people, backbone.encoder), resampling)
+    tokens = [backbone.tokens(p.samples_NKCS, p.valid_NK).double().numpy() for p in people]
+    weights = [p.valid_NK / p.valid_NK.sum() for p in people]
+    shown = list(zip(tokens, weights, strict=True))
+    centre = np.mean([(t.mean(2) * w[..., None]).sum((0, 1)) for t, w in shown], axis=0)
+    whole = sum(np.einsum("nkcd,nk->kcd", t, w) for t, w in shown)
+    position = whole / np.maximum(sum(w.sum(0) for w in weights), 1e-12)[:, None, None]
+
+    def spread(middle):
+        return sum((((t - middle) ** 2).sum(-1).mean(-1) * w).sum() for t, w in shown)
+
+    at_position = found["spread_at_a_position"]["value"]
+    assert at_position == pytest.approx(spread(position) / spread(centre), rel=1e-9)
+    channels = sum(
+        (((t - t.mean(2, keepdims=True)) ** 2).sum(-1).mean(-1) * w).sum() for t, w in shown
+    )
+    assert found["spread_across_channels"]["value"] == pytest.approx(channels / spread(centre))
+    rows = [t[p.valid_NK].reshape(-1, t.shape[-1]) for t, p in zip(tokens, people, strict=True)]
+    values = np.linalg.svd(np.concatenate([r / len(r) ** 0.5 for r in rows]), compute_uv=False)
+    share = values / values.sum() + 1e-7
+    assert found["rankme"]["value"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
 
 
 def test_covariates_are_used_only_where_there_are_enough(trained, found):
     assert found["probes"]["age"] == {"not_measured": "0 of 6 unseen participants have it"}
     assert "probe: age" not in [check["name"] for check in found["checks"]]
+
+
+def test_mlflow_gets_the_main_figures_in_the_run_that_pretrained(trained, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    made, _ = trained
+    monkeypatch.chdir(tmp_path)
+    tracked = Execution(device="cpu", training_threads=1)
+    backbone, _ = made.pretrain(tmp_path / f"{NAME}.pt", epochs=1, execution=tracked)
+    lines = []
+    for _ in range(2):  # once more, as after a change of the settings
+        found = run(
+            trained,
+            tmp_path / "d.json",
+            backbone=backbone,
+            execution=tracked,
+            log=lines.append,
+        )
+    assert not any("warning" in line for line in lines)
+    client = MlflowClient(f"sqlite:///{tmp_path}/results/mlflow.db")
+    experiment = client.get_experiment_by_name("remit").experiment_id
+    (kept,) = client.search_runs([experiment])
+    assert kept.info.run_name == str(NAME) and kept.info.status == "FINISHED"
+    statuses = [check["status"] for check in found["checks"]]
+    figure = found["masked"]["as trained"]["waveform"]["all"]["squared"]["skill"]
+    metrics = kept.data.metrics
+    assert metrics["diagnostics_waveform_as_trained_squared_skill"] == figure["value"]
+    assert metrics["diagnostics_waveform_as_trained_squared_skill_low"] == figure["low"]
+    assert metrics["diagnostics_fail"] == statuses.count("fail")
+    assert metrics["diagnostics_rankme"] == found["embedding"]["pretrained"]["rankme"]["value"]
+    assert kept.data.tags["remit.diagnostics"] == ("fail" if "fail" in statuses else "warn")
+    assert "d.json" in [file.path for file in client.list_artifacts(kept.info.run_id)]
+
+
+def test_an_mlflow_server_that_is_away_changes_nothing(trained, found, tmp_path):
+    made, _ = trained
+    dead = Execution(device="cpu", training_threads=1, mlflow_uri="http://127.0.0.1:9")
+    lines = []
+    run(trained, tmp_path / "d.json", execution=dead, log=lines.append)
+    assert sum(line.startswith("warning: MLflow could not be reached") for line in lines) == 1
+    assert not any("\n" in line for line in lines)
+    first = made.folder.parent / "diagnostics" / f"{NAME}.json"
+    assert (tmp_path / "d.json").read_bytes() == first.read_bytes()
 
 
 def test_nobody_left_is_one_line(trained, tmp_path):
@@ -199,50 +356,153 @@ def test_nobody_left_is_one_line(trained, tmp_path):
 def test_a_backbone_without_its_head_is_one_line(trained, tmp_path):
     _, backbone = trained
     content = torch.load(backbone, weights_only=True)
-    del content["decoder_state_dict"]
+    del content["decoder_state_dict"], content["sha256"]
     torch.save(content, tmp_path / f"{NAME}.pt")
     with pytest.raises(RemitError, match="holds no reconstruction head"):
         run(trained, tmp_path / "none.json", backbone=tmp_path / f"{NAME}.pt")
 
 
-def test_verify_prints_a_line_for_each_check_and_exits_1_on_a_fail(
-    trained, found, tmp_path, capsys
-):
-    _, backbone = trained
-    good = {**found, "checks": [c for c in found["checks"] if c["status"] != "fail"]}
-    bad = {**good, "checks": [{**good["checks"][0], "status": "fail"}, *good["checks"][1:]]}
-    for values, code in ((good, 0), (bad, 1)):
-        file = tmp_path / "d.json"
-        file.write_text(json.dumps(values))
-        try:
-            assert cli.main(["verify", "--diagnostics", str(file)]) == code
-        except SystemExit as stop:
-            assert stop.code == code == 1
-        lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == 1 + len(values["checks"])
-        assert sum(line.startswith("fail ") for line in lines) == code
-    failing = any(check["status"] == "fail" for check in found["checks"])
+def verified(*arguments):
+    """The exit code of `remit verify`."""
     try:
-        assert cli.main(["verify", str(backbone)]) == 0 and not failing
+        return cli.main(["verify", *map(str, arguments)])
     except SystemExit as stop:
-        assert stop.code == 1 and failing
-    assert "reload equality" in capsys.readouterr().out
+        return stop.code
 
 
-def test_verify_refuses_the_diagnostics_of_other_weights(trained, found, tmp_path, capsys):
-    _, backbone = trained
-    content = torch.load(backbone, weights_only=True)
-    content["state_dict"]["mask_token"] += 1
-    other = tmp_path / "results" / "pretrained" / f"{NAME}.pt"
-    other.parent.mkdir(parents=True)
-    torch.save(content, other)
-    there = tmp_path / "results" / "diagnostics" / f"{NAME}.json"
-    there.parent.mkdir()
-    there.write_text(json.dumps(found))
-    assert cli.main(["verify", str(other)]) == 1
-    assert "its weights are not those" in capsys.readouterr().err
-    assert cli.main(["verify"]) == 1
+@pytest.fixture
+def laid_out(trained, found, tmp_path):
+    """A folder as the workflow fills it: backbone, primary dataset, split and diagnostics."""
+    made, backbone = trained
+    files = {
+        "backbone": tmp_path / naming.path("pretrained", model=str(NAME)),
+        "primary dataset": tmp_path / naming.path("primary", dataset=found["dataset"]),
+        "split": tmp_path / naming.path("split", dataset=found["dataset"]),
+        "diagnostics": tmp_path / naming.path("diagnostics", model=str(NAME)),
+    }
+    for what, file in (("backbone", backbone), ("primary dataset", made.primary)):
+        files[what].parent.mkdir(parents=True)
+        shutil.copy(file, files[what])
+    files["split"].parent.mkdir()
+    shutil.copy(made.split, files["split"])
+    files["diagnostics"].parent.mkdir()
+    # An error more or less is no matter of these tests.
+    for figures in (figures for kind in found["masked"].values() for figures in kind.values()):
+        assert {"correlation", "variance_ratio"} < set(figures)
+    files["diagnostics"].write_text(json.dumps(sound(found)))
+    return files
+
+
+def sound(found):
+    """The same diagnostics with every failing figure set right."""
+    good = json.loads(json.dumps(found))
+    better = {"value": 0.1, "low": 0.05, "high": 0.2, "n": found["n"]}
+    for figures in good["masked"]["as trained"].values():
+        figures["correlation"] = better
+        for error in ("squared", "robust"):
+            figures["all"][error]["skill"] = better
+    good["probes"]["band_power"]["all"]["difference"] = better
+    own = good["embedding"]["pretrained"]
+    own["rankme"] = own["spread_at_a_position"] = {**better, "value": 16.0}
+    own["spread_across_channels"] = {**better, "value": 0.5}
+    good["checks"] = checks_of(good)
+    assert "fail" not in [check["status"] for check in good["checks"]]
+    return good
+
+
+def test_verify_prints_a_line_for_each_check_and_exits_1_on_a_fail(laid_out, capsys):
+    file = laid_out["diagnostics"]
+    for code in (0, 1):
+        values = json.loads(file.read_text())
+        if code:
+            values["reload"]["bit_equal"] = False
+            values["checks"] = checks_of(values)
+            file.write_text(json.dumps(values))
+        assert verified("--diagnostics", file) == code
+        one = capsys.readouterr().out
+        assert verified(laid_out["backbone"]) == code
+        assert capsys.readouterr().out == one
+        lines = one.splitlines()
+        assert len(lines) == 1 + len(values["checks"]) + 4
+        assert sum(line.startswith("fail ") for line in lines) == code
+        assert sum("is the same" in line for line in lines) == 3
+    assert verified() == 1
     assert "nothing to verify" in capsys.readouterr().err
+
+
+def other_decoder(file):
+    content = torch.load(file, weights_only=True)
+    content["decoder_state_dict"]["waveform.bias"] += 1
+    del content["sha256"]
+    torch.save(content, file)
+
+
+def flipped(file):
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 8
+    file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("what", "change", "says"),
+    [
+        ("backbone", other_decoder, "is another one now"),
+        ("backbone", flipped, "is damaged, or was changed"),
+        ("primary dataset", flipped, "primary_dataset.parquet"),
+        ("split", lambda file: file.write_text(file.read_text() + " "), "is another one now"),
+    ],
+)
+def test_verify_says_what_the_diagnostics_were_not_made_of(laid_out, capsys, what, change, says):
+    change(laid_out[what])
+    assert verified("--diagnostics", laid_out["diagnostics"]) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fail ")]
+    assert f"made of this {what}" in line and says in line
+
+
+def test_verify_says_what_is_not_there_and_what_another_version_made(laid_out, capsys):
+    laid_out["primary dataset"].unlink()
+    assert verified(laid_out["backbone"]) == 0
+    assert "is not there and was not compared" in capsys.readouterr().out
+    values = json.loads(laid_out["diagnostics"].read_text())
+    values["settings"]["result_version"] = "0.0.0"
+    laid_out["diagnostics"].write_text(json.dumps(values))
+    assert verified(laid_out["backbone"]) == 1
+    assert "made by this version: version 0.0.0" in capsys.readouterr().out
+    laid_out["backbone"].unlink()
+    assert verified(laid_out["backbone"]) == 1
+    assert "not found; expected a pretrained checkpoint" in capsys.readouterr().err
+
+
+def test_verdicts_that_do_not_follow_from_the_figures_are_refused(laid_out, capsys):
+    values = json.loads(laid_out["diagnostics"].read_text())
+    values["masked"]["as trained"]["waveform"]["all"]["squared"]["skill"]["low"] = -0.3
+    laid_out["diagnostics"].write_text(json.dumps(values))
+    assert verified("--diagnostics", laid_out["diagnostics"]) == 1
+    said = capsys.readouterr().err
+    assert "check 'waveform skill, as trained masks'" in said and said.count("\n") == 1
+    assert "(pass; by the figures warn)" in said
+
+
+def test_the_page_refuses_diagnostics_of_something_else(trained, found, tmp_path):
+    made, backbone = trained
+    tuned, _ = made.finetune(backbone, tmp_path / "tuned.pt")
+    given = {
+        "card": tuned.with_suffix(".json"),
+        "predictions": tuned.with_suffix(".parquet"),
+        "primary": made.primary,
+        "split": made.split,
+        "diagnostics": tmp_path / "d.json",
+        "page": tmp_path / "page.html",
+        "curves": tmp_path / "curves.png",
+        "label": "made",
+    }
+    given["diagnostics"].write_text(json.dumps(found))
+    write_report(**given)
+    assert "reload equality" in given["page"].read_text()
+    for key in ("backbone_sha256", "content_sha256", "split_sha256"):
+        given["diagnostics"].write_text(json.dumps({**found, key: "0" * 64}))
+        with pytest.raises(RemitError, match="was made of another (backbone|primary|split)"):
+            write_report(**given)
 
 
 @pytest.mark.parametrize("checks", [[], [{"status": "FAILED"}]])

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import huber
 from sklearn.linear_model import Ridge
 
 from remit.evaluation.resampling import Resampling, above, below
@@ -24,6 +26,11 @@ def valid():
     return valid_NK
 
 
+def donors(tokens, valid):
+    """Three participants of two sequences each."""
+    return [(tokens[n : n + 2], valid[n : n + 2]) for n in range(0, N, 2)]
+
+
 def drawn(seed=1):
     return np.random.default_rng(seed).random((N, K, C)) < 0.4
 
@@ -31,7 +38,7 @@ def drawn(seed=1):
 @pytest.mark.parametrize("alike", [True, False])
 def test_rivals_do_not_see_what_is_masked(tokens, valid, alike):
     masked = drawn() & valid[:, :, None]
-    rivals = Rivals(tokens, valid, alike=alike)
+    rivals = Rivals(donors(tokens, valid), alike=alike)
     one = rivals.predict(tokens, valid, masked)
     other = rivals.predict(np.where(masked[..., None], np.nan, tokens), valid, masked)
     for name in one:
@@ -41,7 +48,7 @@ def test_rivals_do_not_see_what_is_masked(tokens, valid, alike):
 
 @pytest.mark.parametrize("alike", [True, False])
 def test_other_channels_are_scikit_learns_ridge(tokens, valid, alike):
-    rivals = Rivals(tokens, valid, alike=alike)
+    rivals = Rivals(donors(tokens, valid), alike=alike)
     masked = np.zeros((N, K, C), bool)
     masked[:, 2, 1] = True
     found = rivals.predict(tokens, valid, masked)["other channels"][:, 2, 1]
@@ -55,8 +62,20 @@ def test_other_channels_are_scikit_learns_ridge(tokens, valid, alike):
         assert found[:, s] == pytest.approx(ridge.predict(tokens[:, 2][:, [0, 2], s] / size))
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_robust_levels_have_the_smallest_smooth_l1_error(tokens, valid, alike):
+    heavy = tokens.copy()
+    heavy[np.random.default_rng(2).random(tokens.shape) < 0.1] = 30.0
+    predicted = Rivals(donors(heavy, valid), alike=alike).predict(heavy, valid, drawn())
+    for c in range(C):
+        rows = heavy[valid][:, c] if alike else heavy[valid][:, c, 1]
+        best = minimize_scalar(lambda m, x=rows: huber(1, x - m).sum(), bounds=(-5, 5)).x
+        assert predicted["robust mean"][0, 0, c, 1] == pytest.approx(best, abs=0.02)
+        assert abs(predicted["mean"][0, 0, c, 1] - best) > 1
+
+
 def test_means_are_those_of_real_tokens(tokens, valid):
-    rivals = Rivals(tokens, valid, alike=False)
+    rivals = Rivals(donors(tokens, valid), alike=False)
     found = rivals.predict(tokens, valid, drawn() & valid[:, :, None])
     assert found["mean"][1, 1, 2] == pytest.approx(tokens[valid].mean(0)[2])
     assert found["position mean"][1, 6] == pytest.approx(tokens[1:, 6].mean(0))
@@ -67,9 +86,9 @@ def test_interpolation_of_a_straight_line_is_that_line(valid):
     masked = np.zeros((N, K, 1), bool)
     masked[:, 3:5] = True
     masked[:, 7] = True
-    found = Rivals(ramp, np.ones((N, K), bool), alike=True).predict(
-        ramp, np.ones((N, K), bool), masked
-    )["interpolation"]
+    everything = np.ones((N, K), bool)
+    rivals = Rivals([(ramp, everything)], alike=True)
+    found = rivals.predict(ramp, everything, masked)["interpolation"]
     assert found[:, :7] == pytest.approx(ramp[:, :7])
     assert found[:, 7] == pytest.approx(np.full((N, 1, S), ramp[0, 6, 0, -1]))  # the nearest
 
@@ -110,6 +129,13 @@ def test_too_few_people_decide_nothing():
     figure = {"value": 1.0, "low": 0.9, "high": 1.1, "n": 4}
     assert not above(figure) and not below(figure, 5.0)
     assert above(figure | {"n": 5}) and below(figure | {"n": 5}, 5.0)
+
+
+def test_an_interval_stays_where_the_figure_can_lie():
+    resampling = Resampling(6, 300, np.random.default_rng(0))
+    values = resampling.mean(np.array([0, 0, 1, 1, 1, 1.0]))
+    inside, free = resampling.figure(values, (0, 1)), resampling.figure(values)
+    assert free["high"] > 1 and inside == free | {"high": 1.0, "low": max(free["low"], 0.0)}
 
 
 def test_one_participant_has_no_interval_and_decides_nothing():

@@ -6,7 +6,7 @@ The rules stand here and nowhere else, and in words in docs/method.md. Reads the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remit.evaluation.resampling import FEWEST_TO_TRUST, above, below
@@ -97,14 +97,17 @@ def checks_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
         bound = figures["against_bound"]
         value = bound["value"]
         leaks = above(bound) or value is None or (bound["n"] < FEWEST_TO_TRUST and value > 0)
+        differing = figures["differing"]
         checks.append(
             _check(
                 f"{what} with everything masked",
-                "fail" if leaks else "pass",
+                "fail" if leaks or differing else "pass",
                 f"{shown(bound)} against the mean of each position (of these people; "
-                f"{shown(figures['against_position_mean'])} against that of the training people)",
-                "not above 0",
-                "what sees nothing cannot do better; if it does, masked samples leak",
+                f"{shown(figures['against_position_mean'])} against that of the training people); "
+                f"{differing} of {figures['sequences']} sequences are predicted otherwise than another of "
+                "their length",
+                "not above 0; 0 sequences",
+                "what sees nothing cannot do better, nor tell sequences apart; else masked samples leak",
             )
         )
     hidden = found["hidden_is_hidden"]
@@ -115,7 +118,7 @@ def checks_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
             f"{hidden['changed_tokens']} of {hidden['tokens']} tokens, or what is predicted of them, change "
             "with masked samples",
             "0",
-            "noise in the place of masked samples must not change a bit",
+            "noise in the place of masked samples, or of padding, must not change a bit",
         )
     )
     for what, figures in found["context_swap"].items():
@@ -215,11 +218,11 @@ def _probe_checks(found: Mapping[str, Any]) -> list[dict[str, str]]:
     return checks
 
 
-def verify(diagnostics: Mapping[str, Any]) -> tuple[list[str], bool]:
+def verify(checks: Sequence[Mapping[str, str]]) -> tuple[list[str], bool]:
     """One line for each check, and whether none fails."""
     lines = [
         f"{check['status']:4}  {check['name']}: {check['found']}; expected {check['expected']} "
         f"({check['why']})"
-        for check in diagnostics["checks"]
+        for check in checks
     ]
-    return lines, all(check["status"] != "fail" for check in diagnostics["checks"])
+    return lines, all(check["status"] != "fail" for check in checks)

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
 
 from remit.config import Diagnostics, Execution, Pretraining, Sequences, Settings
 from remit.dataset.sequences import TokenSequences, load_sequences
@@ -30,10 +32,13 @@ from remit.evaluation.checks import ALL, ERRORS, checks_of, shown, verify
 from remit.evaluation.resampling import Resampling
 from remit.evaluation.rivals import Rivals, visible_mean
 from remit.files import sha256_of, write_json
-from remit.naming import ModelName
+from remit.naming import MASKING_STYLES, ModelName
+from remit.nn import lanes
 from remit.nn.encoder import Encoder
-from remit.nn.masking import sequence_mask
+from remit.nn.masking import Corruption, draw_corruption, sequence_mask
+from remit.nn.products import fast
 from remit.recordings.cohort import read_table
+from remit.tracking import Tracker
 from remit.training import checkpoint
 from remit.training.data import (
     build_encoder,
@@ -46,7 +51,7 @@ from remit.training.reconstruction import Reconstruction
 from remit.training.runtime import prepare, seed_all, use_backend, versions
 
 # Raise when a change here, or in rivals, probes, resampling or checks, alters a figure or a verdict.
-RESULT_VERSION = 2
+RESULT_VERSION = 3
 
 BANDS_HZ = {
     "delta": (1.0, 4.0),
@@ -58,6 +63,10 @@ BANDS_HZ = {
 TARGETS = ("waveform", "spectrum")
 TINY = 1e-12  # divides in the place of an error or a variance of 0
 MOST_SPECTRA = 100  # resamples of the effective rank: each costs the eigenvalues of a D x D matrix
+HIDDEN_SEQUENCES = (
+    3  # of each participant, that are encoded twice to see what hidden samples change
+)
+PADDED_STEPS = 2  # behind these sequences
 
 # What a random draw is for; part of its seed.
 _BOOTSTRAP, _MASK, _DONOR, _NOISE, _RANDOM_WEIGHTS = range(20, 25)
@@ -82,6 +91,7 @@ class Person:
     valid_NK: np.ndarray
     true: Pair
     recording_N: np.ndarray
+    samples_N2: np.ndarray  # the first sample of the recording, and the one after the last
 
 
 class Backbone:
@@ -135,20 +145,21 @@ class Backbone:
     ) -> torch.Tensor:
         """The encoder's tokens [N, K, C, D], each sequence by itself, so that batches leave no trace."""
         chosen = encoder or self.encoder
-        rows = []
-        with torch.no_grad():
-            for n in range(len(samples_NKCS)):
-                steps = int(valid_NK[n].sum())
-                masked = (
-                    None
-                    if masked_NKC is None
-                    else torch.from_numpy(masked_NKC[n : n + 1, :steps]).to(self.device)
-                )
-                found = chosen(samples_NKCS[n : n + 1, :steps].to(self.device), masked_BKC=masked)
-                whole = found.new_zeros(1, samples_NKCS.shape[1], *found.shape[2:])
-                whole[:, :steps] = found
-                rows.append(whole)
-        return torch.cat(rows)
+        N, K, C = samples_NKCS.shape[:3]
+        tokens_NKCD = torch.zeros(N, K, C, chosen.settings.d_model, device=self.device)
+
+        def encode(n: int) -> None:
+            steps = int(valid_NK[n].sum())
+            masked_1KC = None
+            if masked_NKC is not None:
+                masked_1KC = torch.from_numpy(masked_NKC[n : n + 1, :steps]).to(self.device)
+            tokens_NKCD[n : n + 1, :steps] = chosen(
+                samples_NKCS[n : n + 1, :steps].to(self.device), masked_BKC=masked_1KC
+            )
+
+        with fast(chosen.embed.weight):  # for all at once: the switch is the whole process's
+            lanes.run([partial(encode, n) for n in range(N)], self.device, always=True)
+        return tokens_NKCD
 
     def predict(
         self, samples_NKCS: torch.Tensor, valid_NK: np.ndarray, masked_NKC: np.ndarray
@@ -186,17 +197,20 @@ def _people(
     if not backbone.sequences.use_bad_windows:
         frame = frame[frame["good"]]
     recording_W = np.unique(frame["recording"].to_numpy(str), return_inverse=True)[1]
+    start_W, end_W = (frame[key].to_numpy(np.int64) for key in ("window_start", "window_end"))
     people = []
     for number, name in enumerate(sequences.participants):
         chosen = _spread_out(sequences.of_participant(number), most)
         samples_NKCS, valid_NK = sequences.batch(chosen, torch.device("cpu"))
+        first_N, last_N = sequences.windows_NV[chosen, 0], sequences.windows_NV[chosen].max(1)
         people.append(
             Person(
                 name,
                 samples_NKCS,
                 valid_NK.numpy(),
                 backbone.true(samples_NKCS),
-                recording_W[sequences.windows_NV[chosen, 0]],
+                recording_W[first_N],
+                np.stack([start_W[first_N], end_W[last_N]], axis=1),
             )
         )
     return people
@@ -377,7 +391,9 @@ def _everything_masked(
     """The model without any sight, against the means of each position.
 
     ``bound`` is the mean of these very tokens at each position: no prediction that sees nothing can
-    have a smaller squared error, so whatever goes below it has seen what is hidden.
+    have a smaller squared error, so whatever goes below it has seen what is hidden. The bound has room
+    for a small leak, so predictions are compared as well: without any sight those for sequences of one
+    length have the same bits, whatever was recorded.
     """
     out: dict[str, Any] = {}
     predicted = [
@@ -410,32 +426,86 @@ def _everything_masked(
             "error": {method: resampling.figure(mean_R) for method, mean_R in means.items()},
             "against_position_mean": resampling.figure(1 - means["model"] / means["position mean"]),
             "against_bound": resampling.figure(1 - means["model"] / means["bound"]),
+            "sequences": sum(len(person.valid_NK) for person in people),
+            "differing": sum(_differing(people, [guess[what] for guess in predicted])),
         }
     return out
+
+
+def _differing(people: Sequence[Person], guesses: Sequence[np.ndarray]) -> Iterator[bool]:
+    """For each sequence whether its guess differs from that for the first of the same length."""
+    first: dict[int, np.ndarray] = {}
+    for person, guess_NKCS in zip(people, guesses, strict=True):
+        for steps, guess_KCS in zip(person.valid_NK.sum(1), guess_NKCS, strict=True):
+            known_KCS = first.setdefault(int(steps), guess_KCS[:steps])
+            yield not np.array_equal(known_KCS, guess_KCS[:steps])
 
 
 def _hidden_is_hidden(
     backbone: Backbone, people: Sequence[Person], options: Diagnostics, fraction: float
 ) -> dict[str, Any]:
-    """How many tokens, or predictions, change when masked samples are replaced by noise; none may."""
-    changed = total = 0
+    """How many tokens, or predictions, change when noise takes the place of hidden samples; none may.
+
+    Hidden is what the masks of either style leave no trace of, padding behind the sequence, and
+    everything.
+    """
+    styles = [(Corruption(*shares), PADDED_STEPS) for shares in MASKING_STYLES.values()]
+    jobs: list[Callable[[], np.ndarray]] = []
     for person in people:
-        rng = np.random.default_rng([options.seed, _NOISE, zlib.crc32(person.name.encode())])
-        everything = np.broadcast_to(person.valid_NK[:, :, None], person.samples_NKCS.shape[:3])
-        some = masks_of(backbone, person, fraction, options.seed, "as trained", 0)
-        for masked_NKC in (some[:1], everything[:1].copy()):
-            valid_NK, samples = person.valid_NK[:1], person.samples_NKCS[:1]
-            noise = torch.from_numpy(rng.normal(0, 3, samples.shape).astype(np.float32))
-            other = torch.where(torch.from_numpy(masked_NKC)[..., None], noise, samples)
-            one = backbone.tokens(samples, valid_NK, masked_NKC)
-            two = backbone.tokens(other, valid_NK, masked_NKC)
-            differs_NKC = (one != two).any(-1).cpu().numpy()
-            guesses = [backbone.predict(each, valid_NK, masked_NKC) for each in (samples, other)]
-            for what in backbone.targets:
-                differs_NKC |= (guesses[0][what] != guesses[1][what]).any(-1) & masked_NKC
-            changed += int(differs_NKC.sum())
-            total += int(one.shape[:3].numel())
-    return {"changed_tokens": changed, "tokens": total}
+        purpose = [options.seed, _NOISE, zlib.crc32(person.name.encode())]
+        some_NKC = masks_of(backbone, person, fraction, options.seed, "as trained", 0)
+        for n in _spread_out(np.arange(len(some_NKC)), HIDDEN_SEQUENCES):
+            masked_KC = some_NKC[n, : person.valid_NK[n].sum()]
+            samples_KCS = person.samples_NKCS[n, : len(masked_KC)]
+            cases = [(masked_KC, *style) for style in styles]
+            cases.append((np.ones_like(masked_KC), Corruption(1.0, 0.0, 0.0), 0))
+            for number, case in enumerate(cases):
+                rng = np.random.default_rng([*purpose, int(n), number])
+                jobs.append(partial(_changed_by_noise, backbone, samples_KCS, *case, rng))
+    with fast(backbone.encoder.embed.weight):
+        differs = lanes.run(jobs, backbone.device, always=True)
+    return {
+        "changed_tokens": sum(int(differs_KC.sum()) for differs_KC in differs),
+        "tokens": sum(differs_KC.size for differs_KC in differs),
+    }
+
+
+def _changed_by_noise(
+    backbone: Backbone,
+    samples_KCS: torch.Tensor,
+    masked_KC: np.ndarray,
+    corruption: Corruption,
+    padding: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Which tokens, or predictions of masked ones, are not the same with noise where all is hidden."""
+    token_KC, source_KC = draw_corruption(masked_KC, corruption, rng)
+    steps, behind = len(masked_KC), ((0, padding), (0, 0))
+    own_KC = np.arange((steps + padding) * masked_KC.shape[1]).reshape(-1, masked_KC.shape[1])
+    source_KC = np.concatenate([source_KC, own_KC[steps:]])
+    token_KC = np.pad(token_KC, behind)
+    hidden_KC = token_KC | (source_KC != own_KC)
+    hidden_KC[steps:] = True
+    samples_1KCS = torch.nn.functional.pad(samples_KCS, (0, 0, 0, 0, 0, padding))[None]
+    noise_1KCS = torch.from_numpy(rng.normal(0, 3, samples_1KCS.shape).astype(np.float32))
+    hidden_1KC1 = torch.from_numpy(hidden_KC)[None, ..., None]
+    replaced_1KCS = torch.where(hidden_1KC1, noise_1KCS, samples_1KCS)
+    given = {"masked_BKC": torch.from_numpy(token_KC)}
+    if padding:  # as in pretraining; else as everywhere in here
+        given["source_BKC"] = torch.from_numpy(source_KC)
+        given["valid_BK"] = torch.arange(steps + padding) < steps
+    given = {key: value[None].to(backbone.device) for key, value in given.items()}
+    with torch.no_grad():
+        one, two = (
+            backbone.encoder(each.to(backbone.device), **given)[0, :steps]
+            for each in (samples_1KCS, replaced_1KCS)
+        )
+        pairs = list(zip(TARGETS, backbone.task.head(one), backbone.task.head(two), strict=True))
+    differs_KC: np.ndarray = (one != two).any(-1).cpu().numpy()
+    for what, first, second in pairs:
+        if what in backbone.targets:
+            differs_KC |= (first != second).any(-1).cpu().numpy() & masked_KC
+    return differs_KC
 
 
 def _context_swap(
@@ -486,60 +556,81 @@ def _context_swap(
 
 @dataclass
 class Embedded:
-    """What an encoder makes of each participant's sequences, nothing masked."""
+    """What an encoder makes of the participants' sequences, nothing masked; the tokens are not kept."""
 
-    tokens: list[np.ndarray]  # per participant [N, K, C, D]
     channel_ND: np.ndarray  # the mean over the tokens of one channel of one sequence
     sequence_ND: np.ndarray
     participant_N: np.ndarray  # of the sequences; the channels' rows follow one another within each
+    tokens: list[Tokens]
+
+
+@dataclass
+class Tokens:
+    """One participant's tokens in short; every real step counts the same."""
+
+    mean_D: np.ndarray
+    position_KCD: np.ndarray  # the mean at each position
+    weight_K: np.ndarray  # the part of the steps that each position has
+    around_mean: float  # mean square of the distance from the participant's own mean
+    around_position: float  # … from the participant's own mean at the position
+    around_moment: float  # … of an electrode from the mean of all at its moment
+    moment_DD: np.ndarray
 
 
 def _embed(backbone: Backbone, people: Sequence[Person], encoder: Encoder) -> Embedded:
-    tokens = [
-        backbone.tokens(person.samples_NKCS, person.valid_NK, encoder=encoder).cpu().numpy()
-        for person in people
-    ]
-    means_NCD = np.concatenate(
-        [
-            np.einsum("nkcd,nk->ncd", each, person.valid_NK / person.valid_NK.sum(1, keepdims=True))
-            for each, person in zip(tokens, people, strict=True)
-        ]
-    )
+    means_NCD, tokens = [], []
+    for person in people:
+        tokens_NKCD = backbone.tokens(person.samples_NKCS, person.valid_NK, encoder=encoder)
+        each = tokens_NKCD.cpu().numpy().astype(np.float64)
+        part_NK = person.valid_NK / person.valid_NK.sum(1, keepdims=True)
+        means_NCD.append(np.einsum("nkcd,nk->ncd", each, part_NK))
+        weight_NK = person.valid_NK / person.valid_NK.sum()
+        weight_K = weight_NK.sum(0)
+        position_KCD = np.einsum("nkcd,nk->kcd", each, weight_NK)
+        position_KCD /= np.maximum(weight_K, TINY)[:, None, None]
+        real_XCD = each[person.valid_NK]
+        mean_D = real_XCD.mean((0, 1))
+        around_NK = ((each - position_KCD) ** 2).sum(-1).mean(-1)
+        moment = real_XCD - real_XCD.mean(1, keepdims=True)
+        flat_XD = real_XCD.reshape(-1, real_XCD.shape[-1])
+        tokens.append(
+            Tokens(
+                mean_D,
+                position_KCD,
+                weight_K,
+                float(((real_XCD - mean_D) ** 2).sum(-1).mean()),
+                float((around_NK * weight_NK).sum()),
+                float((moment**2).sum(-1).mean()),
+                flat_XD.T @ flat_XD / len(flat_XD),
+            )
+        )
+    all_NCD = np.concatenate(means_NCD)
     return Embedded(
+        all_NCD.reshape(-1, all_NCD.shape[-1]),
+        all_NCD.mean(1),
+        np.repeat(np.arange(len(people)), [len(each) for each in means_NCD]),
         tokens,
-        means_NCD.reshape(-1, means_NCD.shape[-1]),
-        means_NCD.mean(1),
-        np.repeat(np.arange(len(people)), [len(each) for each in tokens]),
     )
 
 
-def _embedding_figures(
-    embedded: Embedded, people: Sequence[Person], resampling: Resampling
-) -> dict[str, Any]:
+def _embedding_figures(embedded: Embedded, resampling: Resampling) -> dict[str, Any]:
     """Effective rank, and what parts of the tokens' variance lie where."""
-    real = [
-        each[person.valid_NK].astype(np.float64)
-        for each, person in zip(embedded.tokens, people, strict=True)
-    ]  # [steps of all sequences, C, D]
-    mean_D = np.mean([each.mean((0, 1)) for each in real], axis=0)
-    weight = [person.valid_NK / person.valid_NK.sum() for person in people]
-    whole_KCD = sum(
-        np.einsum("nkcd,nk->kcd", each, w) for each, w in zip(embedded.tokens, weight, strict=True)
-    )
-    position_KCD = whole_KCD / np.maximum(sum(w.sum(0) for w in weight), TINY)[:, None, None]
-    total_P = np.array([((each - mean_D) ** 2).sum(-1).mean() for each in real])
+    each = embedded.tokens
+    mean_D = np.mean([t.mean_D for t in each], axis=0)
+    weight_K = np.maximum(sum(t.weight_K for t in each), TINY)
+    whole_KCD = sum(t.position_KCD * t.weight_K[:, None, None] for t in each)
+    position_KCD = whole_KCD / weight_K[:, None, None]
+    # The distance from another centre is that from one's own, and that between the centres.
+    total_P = np.array([t.around_mean + ((t.mean_D - mean_D) ** 2).sum() for t in each])
     within_P = np.array(
         [
-            (((each - position_KCD) ** 2).sum(-1).mean(-1) * w).sum()
-            for each, w in zip(embedded.tokens, weight, strict=True)
+            t.around_position
+            + (((t.position_KCD - position_KCD) ** 2).sum(-1).mean(-1) * t.weight_K).sum()
+            for t in each
         ]
     )
-    channels_P = np.array(
-        [((each - each.mean(1, keepdims=True)) ** 2).sum(-1).mean() for each in real]
-    )
-    moments_PDD = np.stack(
-        [np.einsum("xcd,xce->de", each, each) / (each.shape[0] * each.shape[1]) for each in real]
-    )
+    channels_P = np.array([t.around_moment for t in each])
+    moments_PDD = np.stack([t.moment_DD for t in each])
 
     def rank(weight_P: np.ndarray) -> float:
         values_D = np.linalg.eigvalsh(np.tensordot(weight_P, moments_PDD, 1))
@@ -548,12 +639,15 @@ def _embedding_figures(
         return float(np.exp(-(share_D * np.log(share_D)).sum()))
 
     total_R = np.maximum(resampling.mean(total_P), TINY)
+    parts = {"spread_at_a_position": within_P, "spread_across_channels": channels_P}
     return {
         "width": int(mean_D.size),
-        "channels": int(people[0].samples_NKCS.shape[2]),
-        "rankme": resampling.of(rank, MOST_SPECTRA),
-        "spread_at_a_position": resampling.figure(resampling.mean(within_P) / total_R),
-        "spread_across_channels": resampling.figure(resampling.mean(channels_P) / total_R),
+        "channels": int(position_KCD.shape[1]),
+        "rankme": resampling.of(rank, MOST_SPECTRA, (1, mean_D.size)),
+        **{
+            name: resampling.figure(resampling.mean(part_P) / total_R, (0, np.inf))
+            for name, part_P in parts.items()
+        },
         "identity_variance": _between(embedded, resampling),
     }
 
@@ -570,7 +664,7 @@ def _between(embedded: Embedded, resampling: Resampling) -> dict[str, Any]:
         between = float(weight_P @ ((mean_PD - centre_D) ** 2).sum(-1))
         return between / max(between + float(weight_P @ within_P), TINY)
 
-    figure = resampling.of(share, len(resampling.weights_RP))
+    figure = resampling.of(share, len(resampling.weights_RP), (0, 1))
     # Of independent rows of no owner, this much lies between P groups by chance.
     return figure | {"by_chance": (len(people) - 1) / max(len(embedded.sequence_ND) - 1, 1)}
 
@@ -586,20 +680,23 @@ def _probes(
     out: dict[str, Any] = {}
     if len(people) > 1:
         out["band_power"] = _band_power(backbone, people, embedded, resampling)
+        place_N3 = np.concatenate([np.column_stack([p.recording_N, p.samples_N2]) for p in people])
         right = {
-            which: probes.identified(each.sequence_ND, each.participant_N)
+            which: probes.identified(each.sequence_ND, each.participant_N, place_N3)
             for which, each in embedded.items()
         }
         known = np.isfinite(right["pretrained"])
         if known.all():
             means = {which: resampling.mean(each_P) for which, each_P in right.items()}
             out["identity"] = {
-                **{which: resampling.figure(mean_R) for which, mean_R in means.items()},
+                **{which: resampling.figure(mean_R, (0, 1)) for which, mean_R in means.items()},
                 "difference": resampling.figure(means["pretrained"] - means["random"]),
                 "by_chance": 1 / len(people),
             }
         else:
-            out["identity"] = _not_measured("somebody has only one sequence")
+            out["identity"] = _not_measured(
+                "somebody has no later sequence that shares no sample with the earlier ones"
+            )
     else:
         out |= dict.fromkeys(("band_power", "identity"), _not_measured("one participant is unseen"))
     mean_PD = {
@@ -636,28 +733,34 @@ def _band_power(
     )
     power_NF = power_NCF.reshape(-1, power_NCF.shape[-1])
     participant_N = np.repeat(embedded["pretrained"].participant_N, power_NCF.shape[1])
-    out: dict[str, Any] = {}
-    ratios: dict[str, list[np.ndarray]] = {which: [] for which in embedded}
-    for band, (low, high) in BANDS_HZ.items():
-        bins = np.flatnonzero((hz_F >= low) & (hz_F < high))
-        if not len(bins):
-            continue
-        left = {}
-        for which, each in embedded.items():
-            error_P, mean_P = probes.explained(
-                each.channel_ND, power_NF[:, bins].mean(1), participant_N
-            )
-            left[which] = resampling.mean(error_P) / np.maximum(resampling.mean(mean_P), TINY)
-            ratios[which].append(left[which])
-        out[band] = _against_random(
-            {which: 1 - left_R for which, left_R in left.items()}, resampling
-        )
-    mean = {which: 1 - np.mean(each, axis=0) for which, each in ratios.items()}
+    bins = {
+        band: chosen
+        for band, (low, high) in BANDS_HZ.items()
+        if len(chosen := np.flatnonzero((hz_F >= low) & (hz_F < high)))
+    }
+    power_NB = np.stack([power_NF[:, chosen].mean(1) for chosen in bins.values()], axis=1)
+    left: dict[str, list[np.ndarray]] = {}
+    for which, each in embedded.items():
+        errors_PB, means_PB = probes.explained(each.channel_ND, power_NB, participant_N)
+        left[which] = [
+            resampling.mean(error_P) / np.maximum(resampling.mean(mean_P), TINY)
+            for error_P, mean_P in zip(errors_PB.T, means_PB.T, strict=True)
+        ]
+    out = {
+        band: _against_random({which: 1 - left[which][n] for which in left}, resampling)
+        for n, band in enumerate(bins)
+    }
+    mean = {which: 1 - np.mean(each, axis=0) for which, each in left.items()}
     return {ALL: _against_random(mean, resampling), **out}
 
 
-def _against_random(values: Mapping[str, np.ndarray], resampling: Resampling) -> dict[str, Any]:
-    return {which: resampling.figure(values_R) for which, values_R in values.items()} | {
+def _against_random(
+    values: Mapping[str, np.ndarray],
+    resampling: Resampling,
+    range_: tuple[float, float] = (-np.inf, 1),
+) -> dict[str, Any]:
+    """Figures of both encoders, within a range, and their difference."""
+    return {which: resampling.figure(values_R, range_) for which, values_R in values.items()} | {
         "difference": resampling.figure(values["pretrained"] - values["random"])
     }
 
@@ -699,13 +802,14 @@ def _covariate(
         )
         for which, rows_PD in mean_PD.items()
     }
-    return {"figure": "area under the curve", **_against_random(curves, resampling)}
+    return {"figure": "area under the curve", **_against_random(curves, resampling, (0, 1))}
 
 
 def _reload(backbone: Backbone, people: Sequence[Person]) -> dict[str, Any]:
     """The largest difference between embeddings before saving and after loading; must be none."""
     first = [
-        Person(p.name, p.samples_NKCS[:1], p.valid_NK[:1], {}, p.recording_N[:1]) for p in people
+        Person(p.name, p.samples_NKCS[:1], p.valid_NK[:1], {}, p.recording_N[:1], p.samples_N2[:1])
+        for p in people
     ]
     content = dict(backbone.content)
     for key in ("format", "format_version", "kind"):
@@ -749,6 +853,27 @@ def diagnose(
     Raises :class:`RemitError` when checkpoint, data and split do not fit together, when the
     checkpoint has no reconstruction head, and when no participant is left that it has not seen.
     """
+    # Of matrices this small, several threads would wait for each other, and change the last digits.
+    with threadpool_limits(1, user_api="blas"):
+        found = _measured(settings, backbone_file, primary, split_file, sheet, execution, log)
+    found["checks"] = checks_of(found)
+    write_json(output, found)
+    for line in verify(found["checks"])[0]:
+        log(line)
+    _track(execution, found, output, log)
+    return found
+
+
+def _measured(
+    settings: DiagnoseSettings,
+    backbone_file: Path,
+    primary: Path,
+    split_file: Path,
+    sheet: Path | None,
+    execution: Execution,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Every figure, without the checks."""
     options = settings.diagnostics
     dataset = open_dataset(primary)
     split = split_of(dataset, split_file)
@@ -772,11 +897,7 @@ def diagnose(
         f"{sum(len(p.samples_NKCS) for p in people)} sequences; rivals from {len(donors)} others"
     )
     rivals = {
-        what: Rivals(
-            np.concatenate([person.true[what] for person in donors]),
-            np.concatenate([person.valid_NK for person in donors]),
-            alike=what == "waveform",
-        )
+        what: Rivals([(p.true[what], p.valid_NK) for p in donors], alike=what == "waveform")
         for what in TARGETS
     }
     rng = np.random.default_rng([options.seed, _BOOTSTRAP])
@@ -808,6 +929,7 @@ def diagnose(
         "content_sha256": dataset.metadata["content_sha256"],
         "split_sha256": sha256_of(split_file),
         "checkpoint_sha256": checkpoint.fingerprint(content["state_dict"]),
+        "backbone_sha256": checkpoint.backbone_sha256(content),
         "settings": settings.model_dump(mode="json"),
         "versions": versions(),
         "masked": masked,
@@ -815,17 +937,48 @@ def diagnose(
         "hidden_is_hidden": _hidden_is_hidden(backbone, people, options, trained),
         "context_swap": _context_swap(backbone, people, donors, resampling, options, trained),
         "embedding": {
-            which: _embedding_figures(each, people, resampling) for which, each in embedded.items()
+            which: _embedding_figures(each, resampling) for which, each in embedded.items()
         },
         "probes": _probes(backbone, people, embedded, resampling, _covariates(sheet)),
         "reload": _reload(backbone, people),
     }
     found["not_finite"] = backbone.not_finite
-    found["checks"] = checks_of(found)
-    write_json(output, found)
-    for line in verify(found)[0]:
-        log(line)
     return found
+
+
+def _track(
+    execution: Execution, found: Mapping[str, Any], file: Path, log: Callable[[str], None]
+) -> None:
+    """Copy the main figures to MLflow, into the run that pretrained the backbone."""
+    tracker = Tracker.of_run(execution, "remit.checkpoint_sha256", found["checkpoint_sha256"], log)
+    if not tracker.active:
+        return
+    own, probe = found["embedding"]["pretrained"], found["probes"]["band_power"]
+    figures: dict[str, Mapping[str, Any]] = {
+        "rankme": own["rankme"],
+        "spread_at_a_position": own["spread_at_a_position"],
+    }
+    for kind, of_target in found["masked"].items():
+        for what, parts in of_target.items():
+            name = f"{what}_{kind.replace(' ', '_').replace('-', '_')}"
+            figures |= {f"{name}_{error}_skill": parts[ALL][error]["skill"] for error in ERRORS}
+            figures[f"{name}_correlation"] = parts["correlation"]
+    for what, errors in found["context_swap"].items():
+        figures |= {f"{what}_{e}_context_rise": errors[e]["rise"] for e in ERRORS}
+    if ALL in probe:
+        figures["band_power_over_random"] = probe[ALL]["difference"]
+    numbers = {
+        f"diagnostics_{name}{end}": figure[key]
+        for name, figure in figures.items()
+        for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+    }
+    statuses = [check["status"] for check in found["checks"]]
+    numbers |= {f"diagnostics_{s}": statuses.count(s) for s in ("pass", "warn", "fail")}
+    tracker.metrics(numbers, 0)
+    worst = next(status for status in ("fail", "warn", "pass") if status in statuses)
+    tracker.tags({"remit.diagnostics": worst})
+    tracker.artifacts([file])
+    tracker.send()
 
 
 def _covariates(sheet: Path | None) -> dict[str, dict[str, str]]:

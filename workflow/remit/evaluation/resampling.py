@@ -43,19 +43,23 @@ class Resampling:
         means_R: np.ndarray = self.weights_RP @ np.asarray(values_P, dtype=np.float64)
         return means_R
 
-    def figure(self, values_R: np.ndarray) -> dict[str, Any]:
+    def figure(
+        self, values_R: np.ndarray, range_: tuple[float, float] = (-math.inf, math.inf)
+    ) -> dict[str, Any]:
         """``{value, low, high, n}`` from :meth:`mean`'s rows, or from anything computed of them.
 
         Percentiles, drawn apart by what a t interval of so few is wider than a normal one: with normal
         values the interval then holds as often as it says; with skewed ones it still holds less often.
-        One participant has no interval, a value that is not finite is None.
+        No interval goes beyond ``range_``, in which the figure lies by its nature. One participant has
+        no interval, a value that is not finite is None.
         """
         value, drawn_R = float(values_R[0]), values_R[1:][np.isfinite(values_R[1:])]
         low = high = None
         if self.participants > 1 and len(drawn_R):
             tail = 100 * (1 - LEVEL) / 2
             edges = np.percentile(drawn_R, [tail, 100 - tail])
-            low, high = (float(value + self._wider * (edge - value)) for edge in edges)
+            wider = np.clip(value + self._wider * (edges - value), *range_)
+            low, high = (float(edge) for edge in wider)
         return {
             "value": value if np.isfinite(value) else None,
             "low": low,
@@ -63,10 +67,15 @@ class Resampling:
             "n": self.participants,
         }
 
-    def of(self, compute: Callable[[np.ndarray], float], most: int) -> dict[str, Any]:
+    def of(
+        self,
+        compute: Callable[[np.ndarray], float],
+        most: int,
+        range_: tuple[float, float] = (-math.inf, math.inf),
+    ) -> dict[str, Any]:
         """The figure of a function of the weights [P], on the first ``most`` resamples only."""
         rows_RP = self.weights_RP[: most + 1]
-        return self.figure(np.array([compute(weights_P) for weights_P in rows_RP]))
+        return self.figure(np.array([compute(weights_P) for weights_P in rows_RP]), range_)
 
 
 def above(figure: dict[str, Any], bound: float = 0.0) -> bool:

@@ -9,46 +9,72 @@ frequencies (of the log spectrum), V visible channels, H hidden ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 # Of the variance of a channel; it only has to keep channels apart that a common reference makes
 # linearly dependent, as there are a thousand samples and more for every weight.
 RIDGE_PENALTY = 1e-3
 
-WAVEFORM_RIVALS = ("mean", "position mean", "interpolation", "other channels")
-SPECTRUM_RIVALS = (*WAVEFORM_RIVALS, "recording's mean")
+LEVEL_STEPS = (
+    10  # towards the smallest smooth L1 error; each is a pass over the training participants
+)
 
 
 class Rivals:
     """The rivals for one target, waveform or log spectrum.
 
+    All are fitted for the squared error. The means are fitted for smooth L1 (beta 1) as well, as
+    "robust …": the levels of Huber (1964, doi:10.1214/aoms/1177703732), reached by weights of
+    1 / max(1, size of the residual).
+
     Args:
-        tokens_NKCS: the training participants' tokens.
-        valid_NK: False where a step is padding.
+        donors: tokens_NKCS and valid_NK (False where a step is padding) of each training participant.
         alike: True for the waveform, whose samples are one kind of quantity; False for the log
             spectrum, whose frequencies each have a mean and a covariance of their own.
     """
 
-    def __init__(self, tokens_NKCS: np.ndarray, valid_NK: np.ndarray, *, alike: bool) -> None:
+    def __init__(self, donors: Sequence[tuple[np.ndarray, np.ndarray]], *, alike: bool) -> None:
         self.alike = alike
-        weight_NK = valid_NK.astype(np.float64)
-        count_K = np.maximum(weight_NK.sum(0), 1)[:, None, None]
-        self.position_KCS = np.einsum("nkcs,nk->kcs", tokens_NKCS, weight_NK) / count_K
-        real_MCS = tokens_NKCS[valid_NK].astype(np.float64)
-        axes = (0, 2) if alike else (0,)
-        mean_C = real_MCS.mean(axis=axes, keepdims=True)[0]
-        self.mean_CS = np.broadcast_to(mean_C, real_MCS.shape[1:])
+        self.mean_CS, self.position_KCS = robust = self._levels(donors, None)
+        for _ in range(LEVEL_STEPS):
+            robust = self._levels(donors, robust)
+        self._robust_mean_CS, self._robust_position_KCS = robust
         # Ridge regression for every pattern of visible channels at once: each is solved from the
         # same covariance, of samples or of each frequency, [G, C, C].
-        centred_MCS = real_MCS - self.mean_CS
-        if alike:
-            rows_XC = centred_MCS.transpose(0, 2, 1).reshape(-1, real_MCS.shape[1])
-            self._covariance_GCC = (rows_XC.T @ rows_XC / len(rows_XC))[None]
-        else:
-            rows_SMC = centred_MCS.transpose(2, 0, 1)
-            self._covariance_GCC = rows_SMC.transpose(0, 2, 1) @ rows_SMC / len(centred_MCS)
+        whole, count = [], 0
+        for tokens_NKCS, valid_NK in donors:
+            rows_GXC = (tokens_NKCS[valid_NK].astype(np.float64) - self.mean_CS).transpose(2, 0, 1)
+            if alike:
+                rows_GXC = rows_GXC.reshape(1, -1, rows_GXC.shape[2])
+            whole.append(rows_GXC.transpose(0, 2, 1) @ rows_GXC)
+            count += rows_GXC.shape[1]
+        self._covariance_GCC = np.sum(whole, axis=0) / count
+
+    def _levels(
+        self,
+        donors: Sequence[tuple[np.ndarray, np.ndarray]],
+        levels: tuple[np.ndarray, np.ndarray] | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Means of a channel, and at each position; weighted by the distance from ``levels``."""
+        sums: list[Any] = [0.0, 0.0, 0.0, 0.0]
+        for tokens_NKCS, valid_NK in donors:
+            real_NKCS = tokens_NKCS.astype(np.float64)
+            for place in (0, 1):
+                weight_NKCS = np.broadcast_to(valid_NK[:, :, None, None], real_NKCS.shape)
+                if levels is not None:
+                    weight_NKCS = weight_NKCS / np.maximum(np.abs(real_NKCS - levels[place]), 1)
+                sums[2 * place] += (real_NKCS * weight_NKCS).sum(0)
+                sums[2 * place + 1] += weight_NKCS.sum(0, dtype=np.float64)
+        whole_KCS, count_KCS, at_KCS, at_count_KCS = sums
+        axes = (0, 2) if self.alike else (0,)
+        mean_C = whole_KCS.sum(axes, keepdims=True)[0] / count_KCS.sum(axes, keepdims=True)[0]
+        mean_CS = np.broadcast_to(mean_C, whole_KCS.shape[1:])
         # A step that no training sequence reaches has no mean of its own.
-        self.position_KCS[weight_NK.sum(0) == 0] = self.mean_CS
+        there = at_count_KCS > 0
+        return mean_CS, np.where(there, at_KCS / np.where(there, at_count_KCS, 1), mean_CS)
 
     def predict(
         self, tokens_NKCS: np.ndarray, valid_NK: np.ndarray, masked_NKC: np.ndarray
@@ -62,6 +88,8 @@ class Rivals:
         return {
             "mean": np.broadcast_to(self.mean_CS, shape),
             "position mean": np.broadcast_to(self.position_KCS[: shape[1]], shape),
+            "robust mean": np.broadcast_to(self._robust_mean_CS, shape),
+            "robust position mean": np.broadcast_to(self._robust_position_KCS[: shape[1]], shape),
             "interpolation": self._interpolated(tokens_NKCS, visible_NKC),
             "other channels": self._from_channels(tokens_NKCS, visible_NKC),
         }

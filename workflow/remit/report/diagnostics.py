@@ -9,8 +9,11 @@ from typing import Any
 
 from remit import naming
 from remit.errors import RemitError
-from remit.evaluation.checks import ALL
+from remit.evaluation.checks import ALL, checks_of
+from remit.evaluation.resampling import above, below
 from remit.files import atomic_write
+
+NARROWEST = 0.02  # skill that a panel shows to either side at least
 
 
 def read_diagnostics(file: Path) -> dict[str, Any]:
@@ -26,6 +29,8 @@ def read_diagnostics(file: Path) -> dict[str, Any]:
                 raise ValueError(f"a check says {check['status']!r}")
         if not found["checks"]:
             raise ValueError("it holds no check")
+        found["backbone_sha256"], found["content_sha256"], found["split_sha256"]
+        by_figures = {check["name"]: check for check in checks_of(found)}
     except OSError as error:
         raise RemitError(
             f"{file}: cannot be read ({error.strerror}); expected the diagnostics of a backbone; ask "
@@ -36,27 +41,76 @@ def read_diagnostics(file: Path) -> dict[str, Any]:
             f"{file}: holds no diagnostics of a backbone ({type(error).__name__}: {error}); expected the "
             ".json that 'remit diagnose' wrote; ask snakemake for it."
         ) from None
+    written = {check["name"]: check for check in found["checks"]}
+    for name in [*by_figures, *written]:
+        if written.get(name) != by_figures.get(name):
+            told, true = (
+                each.get(name, {}).get("status", "not there") for each in (written, by_figures)
+            )
+            raise RemitError(
+                f"{file}: its check '{name}' is not what its figures give ({told}; by the figures {true}); "
+                "expected the file as 'remit diagnose' of this version wrote it; ask snakemake for it again."
+            )
     return found
 
 
-def diagnostics_of(file: Path) -> dict[str, Any]:
-    """The diagnostics of a pretrained checkpoint, from where the workflow keeps them.
+def diagnostics_of(file: Path) -> Path:
+    """Where the workflow keeps the diagnostics of a pretrained checkpoint: in the results beside it."""
+    name = naming.path("diagnostics", model=str(naming.model_of_path("pretrained", str(file))))
+    beside = root_of(file) / name
+    return beside if beside.exists() else Path(name)
 
-    Raises :class:`RemitError` when they are not there or were made of other weights.
-    """
+
+def root_of(file: Path) -> Path:
+    """The folder that holds ``results`` or ``resources``, of a checkpoint or diagnostics in there."""
+    return file.resolve().parent.parent.parent
+
+
+def made_of(
+    found: dict[str, Any], backbone: Path, root: Path, result_version: str
+) -> list[dict[str, str]]:
+    """Whether what the diagnostics were made of is still what lies there, as checks like the others."""
+    from remit.dataset.windows import open_dataset
+    from remit.files import sha256_of
     from remit.training import checkpoint
 
-    content = checkpoint.load(file, "pretrained")
-    name = naming.path("diagnostics", model=str(naming.ModelName.parse(content["name"])))
-    # A checkpoint in results/pretrained has its diagnostics in the results beside it.
-    beside = file.resolve().parent.parent.parent / name
-    found = read_diagnostics(beside if beside.exists() else Path(name))
-    if found["checkpoint_sha256"] != checkpoint.fingerprint(content["state_dict"]):
-        raise RemitError(
-            f"{file}: its weights are not those that {name} was made of; expected the same; ask "
-            f"snakemake for {name} again."
-        )
-    return found
+    checks = []
+    primary = root / naming.path("primary", dataset=found["dataset"])
+    split = root / naming.path("split", dataset=found["dataset"])
+    for what, key, file, now in (
+        (
+            "backbone",
+            "backbone_sha256",
+            backbone,
+            lambda file: checkpoint.backbone_sha256(checkpoint.load(file, "pretrained")),
+        ),
+        (
+            "primary dataset",
+            "content_sha256",
+            primary,
+            lambda file: open_dataset(file).metadata["content_sha256"],
+        ),
+        ("split", "split_sha256", split, sha256_of),
+    ):
+        status, text = "warn", f"{file} is not there and was not compared"
+        if file.exists():
+            try:
+                same = now(file) == found[key]
+                status = "pass" if same else "fail"
+                text = f"{file} is {'the same' if same else 'another one now'}"
+            except RemitError as error:
+                status, text = "fail", str(error)
+        checks.append((f"made of this {what}", status, text, "the same SHA-256"))
+    version = found["settings"]["result_version"]
+    same = version == result_version
+    checks.append(
+        ("made by this version", "pass" if same else "fail", f"version {version}", result_version)
+    )
+    why = "else it says nothing of what is there now; ask snakemake for it again"
+    return [
+        {"name": name, "status": status, "found": text, "expected": expected, "why": why}
+        for name, status, text, expected in checks
+    ]
 
 
 def _save(figure: Any, found: dict[str, Any], file: Path) -> None:
@@ -64,7 +118,8 @@ def _save(figure: Any, found: dict[str, Any], file: Path) -> None:
 
     figure.suptitle(
         f"{found['model']}: {found['n']} participants that it has not seen"
-        + (" - SIMULATED DATA" if found["simulated"] else ""),
+        + (" - SIMULATED DATA" if found["simulated"] else "")
+        + "\nskill with 95 % intervals over participants; blue: above 0, red: below, grey: undecided",
         fontsize=10,
     )
     buffer = io.BytesIO()
@@ -84,37 +139,49 @@ def _panels(found: dict[str, Any], columns: int) -> tuple[Any, Any]:
     return plt.subplots(
         len(targets),
         columns,
-        figsize=(4 * columns, 3.2 * len(targets)),
+        figsize=(4.4 * columns, 3.2 * len(targets)),
         layout="constrained",
         squeeze=False,
     )
 
 
-def _points(axis: Any, names: list[str], figures: list[dict[str, Any]], **style: Any) -> None:
-    """Figures with their intervals, one under the other."""
+def _points(axis: Any, names: list[str], figures: list[dict[str, Any]]) -> None:
+    """Skills with their intervals, one under the other; coloured where they are beyond doubt."""
     for row, figure in enumerate(figures):
         if figure["value"] is None:
             continue
+        color = "C0" if above(figure) else "C3" if below(figure) else "0.45"
         if figure["low"] is not None:
-            axis.plot([figure["low"], figure["high"]], [row, row], color=style.get("color", "C0"))
-        axis.plot(figure["value"], row, "o", markersize=4, **{"color": "C0", **style})
+            axis.plot([figure["low"], figure["high"]], [row, row], color=color)
+        axis.plot(figure["value"], row, "o", markersize=4, color=color)
+    axis.axvline(0, color="0.3", linewidth=0.8)
     axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.invert_yaxis()
-    axis.locator_params(axis="x", nbins=4)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    # Differences of a thousandth must not look like much.
+    left, right = axis.get_xlim()
+    axis.set_xlim(min(left, -NARROWEST), max(right, NARROWEST))
+    axis.locator_params(axis="x", nbins=5)
+    axis.grid(axis="x", color="0.92")
+    axis.set_axisbelow(True)
 
 
 def draw_skill(found: dict[str, Any], file: Path) -> None:
-    """The robust errors of the model and of its rivals, for each target and kind of block."""
+    """Skill of the model against each rival, for each target and kind of block, with their errors."""
     figure, panels = _panels(found, len(found["masked"]))
     for column, (kind, of_target) in enumerate(found["masked"].items()):
         for row, (what, figures) in enumerate(of_target.items()):
-            errors = figures[ALL]["robust"]["error"]
+            robust = figures[ALL]["robust"]
+            errors = {name: each["value"] for name, each in robust["error"].items()}
+            names = sorted(robust["against"], key=errors.__getitem__)
             axis = panels[row, column]
-            _points(axis, list(errors), list(errors.values()))
-            if errors["model"]["value"] is not None:
-                axis.axvline(errors["model"]["value"], color="0.6", linewidth=0.8)
-            axis.set(title=f"{what}, {kind} masks", xlabel="smooth L1 error (scaled, no unit)")
-            axis.title.set_fontsize(9)
+            shown = [f"{name} ({errors[name]:.3f})" for name in names]
+            _points(axis, shown, [robust["against"][name] for name in names])
+            own = errors["model"]
+            title = f"{what}, {kind} masks\nerror of the model " + (
+                "undefined" if own is None else f"{own:.3f}"
+            )
+            axis.set_title(title, fontsize=9)
+            axis.set_xlabel("1 - error / error of the rival (smooth L1)", fontsize=9)
     _save(figure, found, file)
 
 
@@ -125,12 +192,8 @@ def draw_bands(found: dict[str, Any], file: Path) -> None:
         for row, (what, figures) in enumerate(of_target.items()):
             parts = [part for part in figures if part not in ("correlation", "variance_ratio")]
             axis = panels[row, column]
-            skills = [figures[part]["robust"]["skill"] for part in parts]
-            _points(axis, parts, skills)
-            axis.axvline(0, color="0.3", linewidth=0.8)
-            axis.set(
-                title=f"{what}, {kind} masks",
-                xlabel="1 - error / error of the best rival (smooth L1)",
-            )
-            axis.title.set_fontsize(9)
+            shown = [f"{part} ({figures[part]['robust']['best_rival']})" for part in parts]
+            _points(axis, shown, [figures[part]["robust"]["skill"] for part in parts])
+            axis.set_title(f"{what}, {kind} masks", fontsize=9)
+            axis.set_xlabel("1 - error / error of the best rival (smooth L1)", fontsize=9)
     _save(figure, found, file)

@@ -22,7 +22,7 @@ from remit.errors import RemitError
 from remit.files import atomic_write
 from remit.report.diagnostics import read_diagnostics
 
-RESULT_VERSION = 3  # raise when a change here alters a page
+RESULT_VERSION = 4  # raise when a change here alters a page
 
 FIGURES = {
     "auc": "AUC",
@@ -42,7 +42,7 @@ def read_card(file: Path) -> dict[str, Any]:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if card["kind"] != "finetuned":
             raise KeyError("kind")
-        card["metrics"], card["pretrained"], card["data"]
+        card["metrics"], card["pretrained"]["backbone_sha256"], card["data"]["split_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RemitError(
             f"{file}: is no card of a fine-tuned model ({type(error).__name__}: {error}); expected the "
@@ -216,10 +216,16 @@ def write_report(
             f"{card}: was made from another dataset than {split}; expected the same; rebuild it."
         )
     evidence = None if diagnostics is None else read_diagnostics(diagnostics)
-    if evidence and evidence["checkpoint_sha256"] != content["pretrained"]["fingerprint"]:
-        raise RemitError(
-            f"{diagnostics}: was made of another backbone than {card}; expected the same; rebuild it."
-        )
+    for what, key, of in (
+        ("backbone", "backbone_sha256", content["pretrained"]),
+        ("primary dataset", "content_sha256", content["data"]),
+        ("split", "split_sha256", content["data"]),
+    ):
+        if evidence and evidence[key] != of[key]:
+            raise RemitError(
+                f"{diagnostics}: was made of another {what} than {card}; expected the same; ask snakemake "
+                "for both again."
+            )
     picture = draw_curves(content, curves)
     text = template("model_report.html.j2").render(
         card=content,

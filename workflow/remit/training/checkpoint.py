@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import lzma
 import pickle
+import struct
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +28,18 @@ from remit.files import atomic_write, write_json
 
 FORMAT = "remit-checkpoint"
 FORMAT_VERSION = 1
+_DIGEST = "sha256"  # the key under which a checkpoint keeps the digest of all else in it
+# What a use of a backbone depends on; the rest says how it came about.
+_USED = (
+    "name",
+    "encoder",
+    "channels",
+    "positions",
+    "settings",
+    "data",
+    "state_dict",
+    "decoder_state_dict",
+)
 Kind = Literal["pretrained", "finetuned"]
 
 # What reading a damaged or foreign file raises.
@@ -39,6 +54,9 @@ UNREADABLE = (
     TypeError,
     AttributeError,
     IndexError,
+    AssertionError,
+    OverflowError,
+    struct.error,
     zlib.error,
     lzma.LZMAError,
 )
@@ -103,10 +121,11 @@ def save(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
     """Write a checkpoint under a temporary name, flush it, rename it."""
     _MODELS[kind].model_validate(dict(payload))
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, **payload}
+    whole[_DIGEST] = digest(whole)
     # What was written is read back before it gets its name: nobody finds out later.
     with atomic_write(file) as temporary:
         write_tensors(temporary, whole)
-        torch.load(temporary, map_location="cpu", weights_only=True)
+        load(temporary, kind)
 
 
 def save_card(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
@@ -116,9 +135,16 @@ def save_card(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:
 
 
 def load(file: Path, kind: Kind) -> dict[str, Any]:
-    """Read a checkpoint of this kind onto the CPU; raises :class:`RemitError`."""
+    """Read a checkpoint of this kind onto the CPU; raises :class:`RemitError`.
+
+    What :func:`save` has written is compared with the SHA-256 in it, which PyTorch does not: it takes a
+    changed byte of a tensor as it is. A file from elsewhere needs none.
+    """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what a damaged pickle provokes
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        written = content.pop(_DIGEST, None)
+        changed = written is not None and written != digest(content)
     except FileNotFoundError:
         raise RemitError(
             f"{file}: not found; expected a {kind} checkpoint; build it with snakemake or check the path."
@@ -129,7 +155,12 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
             f"something else); expected a whole {kind} checkpoint of remit (tensors and plain values "
             "only); replace or rebuild it."
         ) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if changed:
+        raise RemitError(
+            f"{file}: is damaged, or was changed by hand: its content does not have the SHA-256 that "
+            f"stands in it under '{_DIGEST}'; expected it as it was written; copy it again or rebuild it."
+        )
+    if content.get("format") != FORMAT:
         raise RemitError(
             f"{file}: holds no checkpoint of remit; expected format '{FORMAT}'; use one that "
             "'snakemake results/pretrained/…' has made."
@@ -147,7 +178,7 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
         raise RemitError(
             f"{file}: {place}: {first['msg']}; expected a whole {kind} checkpoint; rebuild it."
         ) from None
-    return content
+    return dict(content)
 
 
 def check_equal(file: Path, what: str, found: Any, expected: Any, origin: str) -> None:
@@ -186,9 +217,27 @@ def load_weights(module: torch.nn.Module, state: Mapping[str, torch.Tensor], fil
 
 def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over the names, types, shapes and bytes of a state's tensors, in order of name."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].detach().cpu().contiguous()
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+        found.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 over nested plain values and tensors, whatever the order of their keys."""
+
+    def of_tensor(value: Any) -> str:
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"a {type(value).__name__} is no plain value")
+        return fingerprint({"": value})
+
+    return hashlib.sha256(
+        json.dumps(content, sort_keys=True, default=of_tensor).encode()
+    ).hexdigest()
+
+
+def backbone_sha256(content: Mapping[str, Any]) -> str:
+    """SHA-256 over all of a pretrained checkpoint that anything measured of it can depend on."""
+    return digest({key: content.get(key) for key in _USED})

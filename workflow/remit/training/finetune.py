@@ -51,7 +51,7 @@ from remit.training.participants import (
 from remit.training.runtime import prepare, seed_all, use_backend, versions
 from remit.training.state import TrainingState
 
-RESULT_VERSION = 2  # raise when a change here alters a fine-tuned model
+RESULT_VERSION = 3  # raise when a change here alters a fine-tuned model or its card
 
 
 # What a random draw is for; part of its seed.
@@ -196,6 +196,7 @@ def finetune(
     }
     pretrained = {
         "fingerprint": checkpoint.fingerprint(content["state_dict"]),
+        "backbone_sha256": checkpoint.backbone_sha256(content),
         "data": content["data"],
         "best_epoch": content["best_epoch"],
         "history": content["history"],

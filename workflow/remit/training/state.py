@@ -99,11 +99,11 @@ class TrainingState:
         for written in (output, output.with_suffix(".json")):
             remove_leftovers(written)
 
-    def save(self, position: str, progress: Mapping[str, Any]) -> bool:
+    def save(self, position: str, progress: Mapping[str, Any], *, ends: bool = False) -> bool:
         """Replace the saved state; ``position`` says in words where the training stands.
 
         A full disk, or a folder that takes no files, stops nothing: it is said in one line, the state
-        saved before stays, and False is returned.
+        saved before stays, and False is returned. ``ends``: the training ends after it.
         """
         content = {
             "key": self.key,
@@ -118,10 +118,12 @@ class TrainingState:
         except (RemitError, OSError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not ran_out(error):
                 raise
-            back = f"go back to {self._last}" if self._last else "start from the beginning"
+            then = "training goes on, and after an interruption it would"
+            if ends:
+                then = "SIGTERM: training ends here, and the same command will"
             self._log(
-                f"warning: the state at {position} could not be saved ({error or 'no memory'}); training "
-                f"goes on, and after an interruption it would {back}"
+                f"warning: the state at {position} could not be saved ({error or 'no memory'}); "
+                f"{then} {self._back}"
             )
             return False
         else:
@@ -130,6 +132,10 @@ class TrainingState:
         finally:
             self._saved_at = time.monotonic()  # after a failure too: not again at every step
 
+    @property
+    def _back(self) -> str:
+        return f"go back to {self._last}" if self._last else "start from the beginning"
+
     def between_steps(self, snapshot: Callable[[], tuple[str, Mapping[str, Any]]]) -> None:
         """Save when it is time to; when SIGTERM has come, save and leave with exit code 143.
 
@@ -137,7 +143,7 @@ class TrainingState:
         """
         if self._asked_to_stop:
             # Saved before anything is said: whoever reads the log may be gone.
-            if self.save(*snapshot()):
+            if self.save(*snapshot(), ends=True):
                 self._log(f"SIGTERM: saved at {self._last}; the same command goes on from there")
             raise SystemExit(128 + signal.SIGTERM)
         if time.monotonic() - self._saved_at >= self._save_seconds:
@@ -156,7 +162,8 @@ class TrainingState:
         before = signal.signal(signal.SIGTERM, ask)
         try:
             yield
-            if self._asked_to_stop:  # after the last step; the last epoch is saved
+            if self._asked_to_stop:  # after the last step; an epoch's end was saved, if it could be
+                self._log(f"SIGTERM: training ends here; the same command will {self._back}")
                 raise SystemExit(128 + signal.SIGTERM)
         finally:
             signal.signal(signal.SIGTERM, before)
