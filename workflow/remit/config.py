@@ -570,9 +570,15 @@ class Execution(Settings):
     these where they work. `remit doctor` says which do."""
     fast_products: bool = True
     """On a CPU, multiply float32 matrices with oneDNN where that is as exact and faster."""
+    ranks: Literal["auto"] | Count = "auto"
+    """Processes that share one pretraining, started by torchrun; 'auto' takes one for each visible CUDA
+    device, and one on a CPU, where a number starts as many, each with its part of training_threads."""
+    compile: bool = False
+    """Compile with torch.compile, in pretraining, what surrounds the Mamba-2 blocks (on CUDA without
+    mamba-ssm the blocks too). It needs a C++ compiler and takes a minute at the start."""
     micro_batch: Literal["auto"] | Count = "auto"
     """Sequences that pass through the model at once; a larger batch is added up from several passes.
-    'auto' takes the whole batch, and half as many whenever memory runs out."""
+    'auto' takes the whole batch (of a rank), and half as many whenever memory runs out."""
     save_minutes: Positive = 5.0
     """Minutes between two saves of a training's state within an epoch; it is saved after each epoch too."""
     training_threads: Count = 2

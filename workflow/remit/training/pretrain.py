@@ -29,11 +29,18 @@ from remit.tracking import Tracker
 from remit.training import checkpoint
 from remit.training.data import build_encoder, encoder_settings, signal_of, signals_of, split_of
 from remit.training.memory import MicroBatch
+from remit.training.ranks import ALONE, Ranks
 from remit.training.reconstruction import MaskedBatch, Reconstruction
-from remit.training.runtime import prepare, seed_all, use_backend, versions
+from remit.training.runtime import (
+    compile_module,
+    precision_warning,
+    seed_all,
+    use_backend,
+    versions,
+)
 from remit.training.state import TrainingState
 
-RESULT_VERSION = 2  # raise when a change here alters a pretrained backbone
+RESULT_VERSION = 3  # raise when a change here alters a pretrained backbone
 
 # What a random draw is for; part of its seed, so that no two purposes share numbers.
 _INITIALISE, _ORDER, _MASK, _KEEP_ASIDE, _HELD_OUT_MASK = range(5)
@@ -157,39 +164,51 @@ def _pieces(batch: MaskedBatch, size: int) -> list[MaskedBatch]:
 
 
 def accumulate(
-    model: Reconstruction, batch: MaskedBatch, size: int
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The gradient of a whole batch, from passes of at most ``size`` sequences each.
+    model: Reconstruction, batches: Sequence[MaskedBatch], masked: torch.Tensor, size: int
+) -> dict[str, torch.Tensor]:
+    """This rank's part of the gradient of a whole batch, from passes of at most ``size`` sequences each.
 
-    Each pass weighs as many masked tokens as it has. Returns the number of masked tokens, and ``loss``
-    and its parts as their float64 sums over masked tokens.
+    Each pass weighs as many masked tokens as it has, out of the ``masked`` of the whole batch. Returns
+    ``loss`` and its parts as their float64 sums over masked tokens.
     """
     model.zero_grad(set_to_none=True)
-    masked = batch.masked_BKC.sum()
     sums: dict[str, torch.Tensor] = {}
-    for piece in _pieces(batch, size):
+    for piece in (piece for batch in batches for piece in _pieces(batch, size)):
         count = piece.masked_BKC.sum()
         loss, parts = model(piece)
         (loss * (count / masked)).backward()
         for key, value in {"loss": loss.detach(), **parts}.items():
             if not _is_sum(key):
                 sums[key] = sums.get(key, 0.0) + value.double() * count
-    return masked, sums
+    return sums
 
 
 def _not_finite(
-    model: Reconstruction, batch: MaskedBatch, train: TokenSequences, indices: np.ndarray, at: str
+    model: Reconstruction,
+    batches: Sequence[MaskedBatch],
+    train: TokenSequences,
+    indices: np.ndarray,
+    at: str,
+    ranks: Ranks,
 ) -> RemitError:
-    """The error for a step whose gradient is not finite; names the sequences it comes from."""
+    """The error for a step whose gradient is not finite; names the sequences it comes from.
+
+    ``indices`` are those of this rank's batches; with ``ranks`` all of them look, and say the same.
+    """
+    alone = [piece for batch in batches for piece in _pieces(batch, 1)]
     with torch.no_grad():
         wrong = [
             index
-            for index, alone in zip(indices.tolist(), _pieces(batch, 1), strict=True)
-            if not alone.samples_BKCS.isfinite().all() or not model(alone)[0].isfinite()
+            for index, piece in zip(indices.tolist(), alone, strict=True)
+            if not piece.samples_BKCS.isfinite().all() or not model(piece)[0].isfinite()
         ]
+    wrong, all_indices = (
+        [index for part in ranks.gather(mine) for index in part]
+        for mine in (wrong, indices.tolist())
+    )
     names = [
         f"{train.participants[person]} sequence {int((train.participant_N[:index] == person).sum()) + 1}"
-        for index in wrong or indices.tolist()
+        for index in wrong or all_indices
         for person in [train.participant_N[index]]
     ]
     return RemitError(
@@ -207,6 +226,7 @@ def _evaluate(
     device: torch.device,
     memory: MicroBatch,
     between: Callable[[], None],
+    ranks: Ranks,
 ) -> dict[str, float]:
     """Loss, and 1 - squared error / mean square, on participants kept aside.
 
@@ -215,13 +235,13 @@ def _evaluate(
     """
     model.eval()
     sums: dict[str, float] = {}
-    masked_total = 0
 
-    def add(batch: MaskedBatch, size: int) -> dict[str, float]:
+    def add(batches: Sequence[MaskedBatch], size: int) -> dict[str, float]:
         added: dict[str, float] = {}
-        for piece in _pieces(batch, size):
+        for piece in (piece for batch in batches for piece in _pieces(batch, size)):
             loss, parts = model(piece)
             count = int(piece.masked_BKC.sum())
+            added["masked"] = added.get("masked", 0) + count
             for key, value in {"loss": loss, **parts}.items():
                 weight = 1 if _is_sum(key) else count
                 added[key] = added.get(key, 0.0) + float(value) * weight
@@ -229,14 +249,23 @@ def _evaluate(
 
     with torch.no_grad():
         for first in range(0, len(sequences), batch_size):
-            indices = np.arange(first, min(first + batch_size, len(sequences)))
-            batch = model.masked_batch(
-                sequences, indices, (seed, _HELD_OUT_MASK), device, hide_all=True
-            )
-            masked_total += int(batch.masked_BKC.sum())
-            for key, value in memory.within(partial(add, batch)).items():
+            indices = ranks.share(np.arange(first, min(first + batch_size, len(sequences))))
+            batches = []
+            if len(indices):
+                batches = [
+                    model.masked_batch(
+                        sequences, indices, (seed, _HELD_OUT_MASK), device, hide_all=True
+                    )
+                ]
+            for key, value in memory.within(partial(add, batches)).items():
                 sums[key] = sums.get(key, 0.0) + value
             between()
+    everyone: dict[str, float] = {}
+    for part in ranks.gather(sums):
+        for key, value in part.items():
+            everyone[key] = everyone.get(key, 0.0) + value
+    sums = everyone
+    masked_total = sums.pop("masked")
     out = {
         f"held_out_{key}": value / masked_total for key, value in sums.items() if not _is_sum(key)
     }
@@ -258,10 +287,16 @@ def pretrain(
 ) -> None:
     """Pretrain a backbone and write its checkpoint and, beside it, a readable .json.
 
+    Started by torchrun it is one of several ranks (see `training.ranks`), and only the main one writes.
+
     Raises :class:`RemitError` when data, split and settings do not fit together.
     """
     options = settings.pretraining
-    device = prepare(execution)
+    ranks = Ranks.join(execution)
+    device = ranks.device
+    if not ranks.main:
+        log = lambda _: None  # noqa: E731
+        execution = execution.model_copy(update={"mlflow": False})
     data_file = open_dataset(primary)
     corpus_files = [open_dataset(corpus) for corpus in corpora]
     metadata = data_file.metadata
@@ -289,9 +324,12 @@ def pretrain(
         f"pretrain {name}: {len(train.participants)} participants, {len(train)} sequences of "
         f"{train.num_steps} x {train.signal_WCL.shape[1]} tokens; {len(stop.participants)} participants "
         f"kept aside; {len(held_out)} never seen; device {device}, backend {backend}"
+        + (f"; {ranks.size} ranks" if ranks.size > 1 else "")
         + ("; SIMULATED data" if simulated else "")
         + ("; TRANSDUCTIVE" if options.transductive else "")
     )
+    if warning := precision_warning(encoder.settings.precision, device):
+        log(warning)
     model = Reconstruction(encoder, options, name, float(metadata["sampling_rate"]))
     try:
         model.spectrum.fit(train.tokens_NS())
@@ -301,6 +339,8 @@ def pretrain(
             "the extra cohorts' again."
         ) from None
     model.to(device)
+    if execution.compile:
+        compile_module(model, device)
     data = {
         "dataset": metadata["dataset"],
         "cohort": metadata["cohort"],
@@ -351,19 +391,24 @@ def pretrain(
         {"model": model, "optimiser": optimiser},
         60 * execution.save_minutes,
         log,
+        ranks,
     )
     memory = MicroBatch(
         execution.micro_batch,
-        batch=min(options.batch_size, len(train)),
+        batch=math.ceil(min(options.batch_size, len(train)) / ranks.size),
         tokens=train.num_steps * train.signal_WCL.shape[1],
         width=encoder.settings.d_model,
         device=device,
         log=log,
+        anywhere=lambda here: ranks.any(here)[0],
     )
     with tracker.watching(), state.until_saved():
         best, history = _fit(
-            model, optimiser, train, stop, options, device, state, memory, tracker, log
+            model, optimiser, train, stop, options, ranks, state, memory, tracker, log
         )
+    ranks.close()
+    if not ranks.main:
+        return
     payload = {
         "name": str(name),
         "encoder": encoder.settings.to_dict(),
@@ -410,7 +455,7 @@ def _fit(
     train: TokenSequences,
     stop: TokenSequences,
     options: Pretraining,
-    device: torch.device,
+    ranks: Ranks,
     state: TrainingState,
     memory: MicroBatch,
     tracker: Tracker,
@@ -421,6 +466,7 @@ def _fit(
     Every draw is seeded by epoch and sequence, so a position in an epoch is a number of steps and the
     sums of their losses.
     """
+    device = ranks.device
     batches = math.ceil(len(train) / options.batch_size)
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"epoch": 0, "loss": math.inf}
@@ -454,25 +500,40 @@ def _fit(
             log(f"no improvement for {options.patience} epochs; stopping after epoch {epoch - 1}")
             break
         began = time.perf_counter()
+        ranks.check_same(
+            f"where they stand before epoch {epoch}",
+            f"{epoch} {steps_done} "
+            + (checkpoint.fingerprint(model.state_dict()) if ranks.size > 1 else ""),
+        )
         model.train()
         order = np.random.default_rng([options.seed, _ORDER, epoch]).permutation(len(train))
         for number in range(steps_done, batches):
-            indices = order[number * options.batch_size : (number + 1) * options.batch_size]
+            indices = ranks.share(
+                order[number * options.batch_size : (number + 1) * options.batch_size]
+            )
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(
                     (epoch - 1) * batches + number, batches * options.epochs, options
                 )
-            batch = model.masked_batch(train, indices, (options.seed, _MASK, epoch), device)
+            mine = []
+            if len(indices):
+                seeds = (options.seed, _MASK, epoch)
+                mine = [model.masked_batch(train, indices, seeds, device)]
+            none = torch.zeros((), dtype=torch.int64, device=device)
+            # Of the whole batch, before any part of it goes backwards: what each part weighs.
+            count = ranks.sum_({"masked": sum((b.masked_BKC.sum() for b in mine), none)})["masked"]
             at = f"epoch {epoch}, step {number + 1} of {batches}"
             try:
-                count, added = memory.within(partial(accumulate, model, batch))
+                added = ranks.sum_(memory.within(partial(accumulate, model, mine, count)))
             except ValueError:
-                if batch.samples_BKCS.isfinite().all():
+                if all(batch.samples_BKCS.isfinite().all() for batch in mine):
                     raise
-                raise _not_finite(model, batch, train, indices, at) from None
+                # This rank alone has seen it; the others wait elsewhere.
+                raise _not_finite(model, mine, train, indices, at, ALONE) from None
+            ranks.sum_gradients(model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
             if not torch.isfinite(norm):
-                raise _not_finite(model, batch, train, indices, at)
+                raise _not_finite(model, mine, train, indices, at, ranks)
             optimiser.step()
             model.after_step()
             masked = masked + count
@@ -490,6 +551,7 @@ def _fit(
                 device,
                 memory,
                 lambda: state.between_steps(snapshot),
+                ranks,
             ),
         }
         if not math.isfinite(entry["held_out_loss"]):
