@@ -761,6 +761,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _memory_ran_out(error):
             return _defect(error)
         return _complain(_MEMORY_RAN_OUT, 1)
+    finally:
+        if (
+            launcher.launched()
+        ):  # it ends all ranks when the first one ends, and this one does already
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return 0
 
 

@@ -38,10 +38,11 @@ def _launcher() -> tuple[int, Path]:
 def leave_word(line: str, code: int, *, lost: bool = False) -> None:
     """Leave an error's line and exit code for the launcher; only the first one counts.
 
-    With ``lost`` it is what a rank says that lost the others: it counts where nobody says more.
+    With ``lost`` it is what a rank says that lost the others: it counts where nobody says more. Where
+    the folder is gone so is the launcher, and nobody is left to tell.
     """
     with (
-        suppress(FileExistsError),
+        suppress(FileExistsError, FileNotFoundError),
         (_launcher()[1] / (_LOST if lost else _ERROR)).open("x") as file,
     ):
         file.write(f"{code}\n{line}")
@@ -86,7 +87,7 @@ def launch(ranks: int, arguments: Sequence[str], threads: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # The agent reports each rank's end over several lines; the one line is said here.
-    quiet = logging.getLogger("torch.distributed")
+    quiet = logging.getLogger("torch.distributed.elastic")
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -19,6 +19,7 @@ import remit
 from remit.config import Execution
 from remit.errors import RemitError
 from remit.nn import backends, products
+from remit.nn.heads import LogSpectrum
 from remit.nn.mamba2 import Mamba2
 
 
@@ -92,7 +93,8 @@ def precision_warning(precision: str, device: torch.device) -> str | None:
 def compile_module(module: torch.nn.Module, device: torch.device) -> None:
     """Let torch.compile have a module, all but the Mamba-2 blocks that have a better code of their own.
 
-    Those are remit's on a CPU and mamba-ssm's. Remit's on CUDA is compiled as ordinary operations.
+    Those are remit's on a CPU and mamba-ssm's. Remit's on CUDA is compiled as ordinary operations. The
+    spectrum stays as it is too: compiled code has no complex numbers.
 
     Raises:
         RemitError: where nothing can be compiled, as without a C++ compiler.
@@ -106,8 +108,9 @@ def compile_module(module: torch.nn.Module, device: torch.device) -> None:
             "execution.compile: false."
         ) from None
     for part in module.modules():
-        if isinstance(part, Mamba2) and (device.type == "cpu" or part.backend != "torch"):
-            part.forward = torch.compiler.disable(part.forward)  # type: ignore[method-assign]
+        by_hand = isinstance(part, Mamba2) and (device.type == "cpu" or part.backend != "torch")
+        if by_hand or isinstance(part, LogSpectrum):
+            part.forward = torch.compiler.disable(part.forward)
     module.compile(dynamic=True)
 
 
