@@ -396,7 +396,8 @@ class Model(Settings):
     shared_directions: bool = False
     """Let both directions share one set of weights: half the parameters."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """'bfloat16' rounds the factors of a block's projections (parameters, decays and states stay float32):
+    """'bfloat16' rounds the factors of a block's projections, and in pretraining of the products around the
+    blocks (parameters, gradients, decays, states, norms and losses stay float32):
     faster where `remit doctor` finds bfloat16 instructions, very slow elsewhere, off by some 0.5 %."""
 
     @model_validator(mode="after")
