@@ -167,9 +167,8 @@ class TrainingState:
         before = signal.signal(signal.SIGTERM, ask)
         try:
             yield
-            if self._ranks.any(self._asked_to_stop)[
-                0
-            ]:  # after the last step; the last epoch is saved
+            (stop,) = self._ranks.any(self._asked_to_stop)
+            if stop:  # after the last step; the last epoch is saved
                 raise SystemExit(128 + signal.SIGTERM)
         finally:
             signal.signal(signal.SIGTERM, before)
