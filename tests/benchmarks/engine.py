@@ -8,6 +8,7 @@
     python tests/benchmarks/engine.py length      # cost against length, batch and width
     python tests/benchmarks/engine.py stack       # two bidirectional layers, own and shared weights
     python tests/benchmarks/engine.py bf16        # bfloat16 products against autocast for the peers
+    python tests/benchmarks/engine.py step        # a pretraining step: plain, bfloat16, compiled (--compile)
     python tests/benchmarks/engine.py compile     # torch.compile: the first call, and the later ones
 
 All carry the same float32 weights. Each round times every competitor once, in turns of order, so that
@@ -37,6 +38,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -692,6 +694,88 @@ def compiled(args: argparse.Namespace) -> None:
         )  # fmt: skip
 
 
+def step(args: argparse.Namespace) -> None:
+    """A step of pretraining at the demo's size (d256 l2, 16 sequences of 32 x 4 tokens): what
+    model.precision: bfloat16 and execution.compile change, as the trainings set them up."""
+    from remit.config import Pretraining
+    from remit.naming import ModelName
+    from remit.nn.encoder import Encoder, EncoderSettings
+    from remit.nn.masking import sequence_mask
+    from remit.training.reconstruction import MaskedBatch, Reconstruction
+    from remit.training.runtime import compile_module
+
+    sequences, steps, channels, samples = 16, 32, 4, 64
+    torch.manual_seed(1)
+    positions_C3 = torch.randn(channels, 3) * 0.05
+    rng = np.random.default_rng(1)
+    masked_BKC = torch.from_numpy(
+        np.stack(
+            [
+                sequence_mask(
+                    steps,
+                    steps,
+                    channels,
+                    0.5,
+                    block_steps=(2, 4),
+                    rng=rng,
+                    single_channel_fraction=0.5,
+                )
+                for _ in range(sequences)
+            ]
+        )
+    )
+    index_KC = torch.arange(steps * channels).view(steps, channels)
+    batch = MaskedBatch(
+        torch.randn(sequences, steps, channels, samples),
+        torch.ones(sequences, steps, dtype=torch.bool),
+        masked_BKC,
+        masked_BKC,
+        index_KC.expand(sequences, -1, -1).contiguous(),
+    )
+
+    def model(precision: str) -> Reconstruction:
+        torch.manual_seed(0)
+        settings = EncoderSettings(D_MODEL, 2, samples, precision=precision)
+        made = Reconstruction(
+            Encoder(settings, positions_C3), Pretraining(), ModelName(D_MODEL, 2, 50, "mae"), 128.0
+        )
+        made.spectrum.fit(batch.samples_BKCS.flatten(0, 2))
+        return made.train()
+
+    def once(made: Reconstruction) -> float:
+        made.zero_grad(set_to_none=True)
+        loss, _ = made(batch)
+        loss.backward()
+        return float(loss.detach())
+
+    models = {"plain": model("float32"), "bfloat16": model("bfloat16")}
+    first = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        if args.compile:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+            for name in list(models):
+                models[f"{name}, compiled"] = model(name.replace("plain", "float32"))
+                compile_module(models[f"{name}, compiled"], torch.device("cpu"))
+        losses = {}
+        for name, made in models.items():
+            began = time.perf_counter()
+            losses[name] = once(made)
+            first[name] = time.perf_counter() - began
+        times = interleaved(
+            {name: partial(once, made) for name, made in models.items()}, args.rounds, args.seconds
+        )
+    header(
+        f"A pretraining step, {sequences} sequences of {steps} x {channels} tokens, d{D_MODEL} l2",
+        "as", "first step, s", "step, ms", "plain over it", "loss, and its distance from plain",
+    )  # fmt: skip
+    for name, found in times.items():
+        gain = statistics.median(times["plain"]) / statistics.median(found)
+        off = abs(losses[name] / losses["plain"] - 1)
+        row(
+            name, f"{first[name]:.1f}", ms(found), f"{gain:.2f} x", f"{losses[name]:.4f}, {off:.0e}"
+        )
+
+
 def child(call: str) -> None:
     name, arguments = json.loads(call)
     result = {f.__name__: f for f in (peak, helped)}[name](*arguments)
@@ -707,6 +791,7 @@ def main() -> None:
         "length": length,
         "stack": stack,
         "bf16": bf16,
+        "step": step,
         "compile": compiled,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -68,7 +68,9 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
             "pretraining.least_steps": 0,
         },
     },
-    "ratio": {f"{percent} % masked": {"model.mask_percent": percent} for percent in (20, 35, 65, 80)},
+    "ratio": {
+        f"{percent} % masked": {"model.mask_percent": percent} for percent in (20, 35, 65, 80)
+    },
     "token": {
         "token 0.25 s": {"sequences.token_seconds": 0.25},
         "token 1 s": {"sequences.token_seconds": 1.0},
@@ -140,7 +142,7 @@ def folds_of(people: list[str]) -> list[list[str]]:
 
 def write_fold(file: Path, dataset: WindowsFile, held_out: list[str]) -> None:
     """A split that keeps a fold's participants out of pretraining."""
-    parts = {name: "train" for name in dataset.participants}
+    parts = dict.fromkeys(dataset.participants, "train")
     for number, name in enumerate(held_out):
         parts[name] = "val" if number % 2 else "test"
     counts: dict[str, dict[str, int]] = {}
@@ -159,7 +161,10 @@ def write_fold(file: Path, dataset: WindowsFile, held_out: list[str]) -> None:
 
 
 def judged(
-    backbone_file: Path, dataset: WindowsFile, held_out: list[str], execution: configuration.Execution
+    backbone_file: Path,
+    dataset: WindowsFile,
+    held_out: list[str],
+    execution: configuration.Execution,
 ) -> dict[str, Any]:
     """Errors by participant of the model and its rivals; the band-power probe; the effective rank."""
     options = configuration.Diagnostics()
@@ -208,7 +213,9 @@ def judged(
     return found
 
 
-def run(folder: Path, cohort: str, name: str, changes: dict[str, Any], threads: int, folds: int) -> None:
+def run(
+    folder: Path, cohort: str, name: str, changes: dict[str, Any], threads: int, folds: int
+) -> None:
     """Pretrain and judge one variant on each fold; what is there already is kept."""
     config = settings_of(cohort, {**BASE, **changes})
     primary = primary_of(folder, cohort)
@@ -255,7 +262,10 @@ def run(folder: Path, cohort: str, name: str, changes: dict[str, Any], threads: 
         write_json(result, found)
         (place / f"{model}.pt").unlink()
         line = shown(summarise([found]))
-        print(f"{cohort}, {name}, fold {fold}: {trained:.0f} s, epoch {card['best_epoch']}: {line}", flush=True)
+        print(
+            f"{cohort}, {name}, fold {fold}: {trained:.0f} s, epoch {card['best_epoch']}: {line}",
+            flush=True,
+        )
 
 
 def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -305,7 +315,10 @@ def shown(found: dict[str, Any]) -> str:
                 f"r {found[kind, what, 'correlation']['value']:+.2f}"
             )
     power = found["band_power", "pretrained"], found["band_power", "random"]
-    return "; ".join(cells) + f"; probe {power[0]:+.2f} against {power[1]:+.2f}; rank {found['rankme']:.0f}"
+    return (
+        "; ".join(cells)
+        + f"; probe {power[0]:+.2f} against {power[1]:+.2f}; rank {found['rankme']:.0f}"
+    )
 
 
 def table(folder: Path) -> None:

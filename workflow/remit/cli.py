@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from remit import __version__
 from remit.errors import RemitError
+from remit.training import launcher
 
 if TYPE_CHECKING:
     from remit.config import Execution, Settings
@@ -377,15 +378,24 @@ def _split(args: argparse.Namespace) -> None:
 def _pretrain(args: argparse.Namespace) -> None:
     from remit import naming
     from remit.training.pretrain import PretrainSettings, pretrain
+    from remit.training.ranks import count_ranks, started_by_torchrun, threads_of
 
+    settings: PretrainSettings = _settings(PretrainSettings, args.settings)
+    execution = _execution(args.execution)
+    ranks = count_ranks(execution, settings.pretraining.batch_size)
+    if ranks > 1 and not started_by_torchrun():
+        code = launcher.launch(ranks, args.arguments, threads_of(execution, ranks))
+        if code:
+            sys.exit(code)
+        return
     pretrain(
         name=naming.model_of_path("pretrained", args.output),
-        settings=_settings(PretrainSettings, args.settings),
+        settings=settings,
         primary=args.primary,
         split_file=args.split,
         corpora=args.corpora,
         output=args.output,
-        execution=_execution(args.execution),
+        execution=execution,
         log=log,
     )
 
@@ -740,34 +750,48 @@ def _stop(signal_number: int, _: object) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     args = _parser().parse_args(arguments)
+    args.arguments = arguments
     signal.signal(signal.SIGTERM, _stop)
+    if launcher.launched():
+        launcher.watch()
     try:
         args.run(args)
     except RemitError as error:
-        print(f"remit: {error}", file=sys.stderr, flush=True)
-        return 1
+        return _complain(str(error), 1)
     except KeyboardInterrupt:
-        print("remit: interrupted", file=sys.stderr)
-        return 130
+        return _complain("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if error.errno is None or error.filename is None:
             return _defect(error)
-        print(
-            f"remit: {error.filename}: {error.strerror}; expected to read and "
-            "write it; check the path, its rights and the free space.",
-            file=sys.stderr,
+        return _complain(
+            f"{error.filename}: {error.strerror}; expected to read and write it; check the path, its "
+            "rights and the free space.",
+            1,
         )
-        return 1
     except Exception as error:  # noqa: BLE001 - the last resort, which hides nothing
         if not _memory_ran_out(error):
             return _defect(error)
-        print(f"remit: {_MEMORY_RAN_OUT}", file=sys.stderr, flush=True)
-        return 1
+        return _complain(_MEMORY_RAN_OUT, 1)
+    finally:
+        if (
+            launcher.launched()
+        ):  # it ends all ranks when the first one ends, and this one does already
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return 0
+
+
+def _complain(line: str, code: int) -> int:
+    """Print an error's line, or leave it to the launcher, which prints one for all ranks."""
+    if launcher.launched():
+        launcher.leave_word(line, code)
+    else:
+        print(f"remit: {line}", file=sys.stderr, flush=True)
+    return code
 
 
 _MEMORY_RAN_OUT = (
@@ -790,14 +814,12 @@ def _defect(error: Exception) -> int:
         traceback.print_exception(error)
     last = traceback.extract_tb(error.__traceback__)[-1]
     reason = " ".join(str(error).split())[:300]
-    print(
-        f"remit: internal error: {type(error).__name__}: {reason} ({Path(last.filename).name}, line "
+    return _complain(
+        f"internal error: {type(error).__name__}: {reason} ({Path(last.filename).name}, line "
         f"{last.lineno}); this is a defect of remit, or input it does not know; please report it; "
         "REMIT_TRACEBACK=1 shows where it happened.",
-        file=sys.stderr,
-        flush=True,
+        70,
     )
-    return 70
 
 
 if __name__ == "__main__":

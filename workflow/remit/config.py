@@ -401,7 +401,8 @@ class Model(Settings):
     shared_directions: bool = False
     """Let both directions share one set of weights: half the parameters."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """'bfloat16' rounds the factors of a block's projections (parameters, decays and states stay float32):
+    """'bfloat16' rounds the factors of a block's projections, and in pretraining of the products around the
+    blocks (parameters, gradients, decays, states, norms and losses stay float32):
     faster where `remit doctor` finds bfloat16 instructions, very slow elsewhere, off by some 0.5 %."""
 
     @model_validator(mode="after")
@@ -591,9 +592,15 @@ class Execution(Settings):
     these where they work. `remit doctor` says which do."""
     fast_products: bool = True
     """On a CPU, multiply float32 matrices with oneDNN where that is as exact and faster."""
+    ranks: Literal["auto"] | Count = "auto"
+    """Processes that share one pretraining, started by torchrun; 'auto' takes one for each visible CUDA
+    device, and one on a CPU, where a number starts as many, each with its part of training_threads."""
+    compile: bool = False
+    """Compile with torch.compile, in pretraining, what surrounds the Mamba-2 blocks (on CUDA without
+    mamba-ssm the blocks too). It needs a C++ compiler and takes a minute at the start."""
     micro_batch: Literal["auto"] | Count = "auto"
     """Sequences that pass through the model at once; a larger batch is added up from several passes.
-    'auto' takes the whole batch, and half as many whenever memory runs out."""
+    'auto' takes the whole batch (of a rank), and half as many whenever memory runs out."""
     save_minutes: Positive = 5.0
     """Minutes between two saves of a training's state within an epoch; it is saved after each epoch too."""
     training_threads: Count = 2

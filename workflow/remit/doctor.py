@@ -21,7 +21,7 @@ import remit
 from remit.config import Execution
 from remit.errors import RemitError
 from remit.nn import backends, products
-from remit.training.runtime import choose_backend, device_of
+from remit.training.runtime import bfloat16_instructions, choose_backend, device_of
 
 MB = 1024**2
 # A matrix product this wide is far above every fixed cost, and takes some 10 ms on a laptop.
@@ -73,7 +73,7 @@ def _processor() -> dict[str, Any]:
         "cores": usable,
         "quota_cores": _cgroup("cpu.max", lambda text: int(text.split()[0]) / int(text.split()[1])),
         "vectors": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": sorted(name for name, has in offered.items() if "bf16" in name and has is True),
+        "bfloat16": bfloat16_instructions(),
     }
 
 

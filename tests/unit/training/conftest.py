@@ -141,7 +141,7 @@ class Bench:
     split: Path
     sequences: Sequences = SEQUENCES
 
-    def pretrain(self, output=None, *, name=NAME, corpora=(), execution=QUIET, log=None, **options):
+    def pretrain_settings(self, **options):
         given = {
             "epochs": 3,
             "batch_size": 4,
@@ -150,16 +150,19 @@ class Bench:
             "spectrum_hz": (2.0, 12.0),
             **options,
         }
+        return PretrainSettings(
+            result_version="t",
+            model=MODEL,
+            sequences=self.sequences,
+            pretraining=Pretraining(**given),
+        )
+
+    def pretrain(self, output=None, *, name=NAME, corpora=(), execution=QUIET, log=None, **options):
         file = output or self.folder / f"{name}.pt"
         lines: list[str] = []
         pretrain(
             name=name,
-            settings=PretrainSettings(
-                result_version="t",
-                model=MODEL,
-                sequences=self.sequences,
-                pretraining=Pretraining(**given),
-            ),
+            settings=self.pretrain_settings(**options),
             primary=self.primary,
             split_file=self.split,
             corpora=list(corpora),

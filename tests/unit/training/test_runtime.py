@@ -1,5 +1,8 @@
 """Device, backend and products of a training: chosen, said, stored."""
 
+import os
+import sys
+
 import pytest
 import torch
 
@@ -9,6 +12,9 @@ from remit.nn import backends, products
 from remit.nn.encoder import Encoder, EncoderSettings
 from remit.nn.mamba2 import Mamba2
 from remit.training import checkpoint, runtime
+from remit.training.pretrain import accumulate
+from tests.conftest import run
+from tests.faults.test_faults import reconstruction
 
 CPU = torch.device("cpu")
 
@@ -48,3 +54,71 @@ def test_preparing_allows_or_forbids_fast_products(fast):
     assert products.routed() == (fast and products.onednn_serves())
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+def step_of(model, batch):
+    """The loss and all gradients of a batch."""
+    masked = batch.masked_BKC.sum()
+    sums = accumulate(model, [batch], masked, len(batch.masked_BKC))
+    return float(sums["loss"] / masked), {
+        key: part.grad for key, part in model.named_parameters() if part.grad is not None
+    }
+
+
+def test_bfloat16_rounds_products_and_keeps_parameters_in_float32(bench):
+    given = {"pooled_weight": 0.3, "latent_weight": 0.3}
+    exact, sequences = reconstruction(bench, **given)
+    half, _ = reconstruction(bench, precision="bfloat16", **given)
+    batch = exact.masked_batch(sequences, range(7), (0, 1), CPU)
+    loss, gradients = step_of(exact, batch)
+    rounded, found = step_of(half, batch)
+    assert rounded == pytest.approx(loss, rel=5e-3) and rounded != loss
+    assert {part.dtype for part in [*half.parameters(), *found.values()]} == {torch.float32}
+    assert gradients.keys() == found.keys()
+    # The products around the blocks are rounded too: what a Linear of the heads gives is bfloat16.
+    seen = []
+    for part in (half.encoder.embed, half.head.waveform, half.pooled.hidden, half.encoder.norm):
+        part.register_forward_hook(lambda _module, _given, out: seen.append(out.dtype))
+    half(batch)
+    assert sorted(seen, key=str) == [torch.bfloat16] * 3 + [torch.float32]
+
+
+def test_bfloat16_without_instructions_is_said_in_one_line(bench, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "avx2": True})
+    assert "no instructions for it" in runtime.precision_warning("bfloat16", CPU)
+    assert runtime.precision_warning("float32", CPU) is None
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert runtime.precision_warning("bfloat16", CPU) is None
+
+
+@pytest.mark.slow
+def test_compiled_it_gives_the_same_to_rounding(bench):
+    """Where compiled code adds in another order; 2e-6 was seen after 20 steps."""
+    plain, sequences = reconstruction(bench)
+    compiled, _ = reconstruction(bench)
+    runtime.compile_module(compiled, CPU)
+    batch = plain.masked_batch(sequences, range(7), (0, 1), CPU)
+    loss, gradients = step_of(plain, batch)
+    torch._dynamo.utils.counters.clear()
+    other, found = step_of(compiled, batch)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert other == pytest.approx(loss, rel=1e-5)
+    assert gradients.keys() == found.keys()
+    largest = max(float(gradient.abs().max()) for gradient in gradients.values())
+    for key, gradient in gradients.items():
+        assert float((found[key] - gradient).abs().max()) < 1e-5 * largest, key
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_stops_in_one_line(tmp_path):
+    code = (
+        "import torch\n"
+        "from remit.training.runtime import compile_module\n"
+        "compile_module(torch.nn.Linear(2, 2), torch.device('cpu'))\n"
+    )
+    none = {"CXX": str(tmp_path / "no-such-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = run(sys.executable, "-W", "ignore", "-c", code, cwd=tmp_path, env={**os.environ, **none})
+    last = done.stdout.splitlines()[-1]
+    assert "RemitError: execution.compile is true; found that torch.compile does not work" in last
+    assert "install one (g++), or set execution.compile: false." in last

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, cast
 
@@ -300,9 +301,15 @@ class Encoder(nn.Module):
             content_BTD = torch.where(masked_BT1, self.mask_token, content_BTD)
         x_BKCD = content_BTD.unflatten(1, (steps, channels)) + self.electrode_map(electrodes_CD)
         x_BTD = x_BKCD.flatten(1, 2)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, lengths_B)
-        tokens_BKCD: Tensor = self.norm(x_BTD).unflatten(1, (steps, channels))
+        kind = x_BTD.device.type
+        # Blocks round by their own setting, in threads that know of no autocast; what they add up to
+        # keeps the precision of the weights.
+        inside = torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False) if inside else nullcontext():
+            x_BTD = x_BTD.to(self.norm.weight.dtype)
+            for block in self.blocks:
+                x_BTD = block(x_BTD, lengths_B)
+            tokens_BKCD: Tensor = self.norm(x_BTD).unflatten(1, (steps, channels))
         return tokens_BKCD
 
     def initial_state(self, batch: int) -> list[MixerState]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from remit.config import Pretraining
 from remit.dataset.corpus import Read
@@ -28,7 +27,7 @@ def augmented(read: Read, options: Pretraining, seed: Sequence[int]) -> Read:
     if not (options.random_shift or options.random_sign or options.random_gain):
         return read
     samples_BKCS, valid_BK = samples_BKCS.clone(), valid_BK.clone()
-    K, C, S = samples_BKCS.shape[1:]
+    C, S = samples_BKCS.shape[2:]
     for row, (number, turn) in enumerate(
         zip(read.number_B.tolist(), read.turn_B.tolist(), strict=True)
     ):

@@ -44,6 +44,7 @@ class MicroBatch:
         width: d_model.
         device: where memory runs out.
         log: takes one line.
+        anywhere: says, of whether memory ran out here, whether it did on any rank: all halve together.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class MicroBatch:
         width: int,
         device: torch.device,
         log: Callable[[str], None],
+        anywhere: Callable[[bool], bool] = bool,
     ) -> None:
         self.size = batch if asked == "auto" else min(asked, batch)
         self._auto = asked == "auto"
@@ -62,6 +64,7 @@ class MicroBatch:
         self._width = width
         self._device = device
         self._log = log
+        self._anywhere = anywhere
 
     def begin_at(self, size: int) -> None:
         """Take the size that memory sufficed for before an interruption, unless one was asked for.
@@ -78,18 +81,22 @@ class MicroBatch:
             RemitError: when it runs out with a size that was asked for, or with one sequence.
         """
         while True:
+            found: list[Result] = []
+            reason = ""
             try:
-                return action(self.size)
+                found.append(action(self.size))
             except Exception as error:
                 if not ran_out(error):
                     raise
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
+            if not self._anywhere(bool(reason)):
+                return found[0]
             # Here and not above: the error holds the frames, and these hold the tensors.
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             numbers = (
                 f"memory of the {self._device.type} ran out with {self.size} sequences × {self._tokens} "
-                f"tokens × width {self._width} at once ({reason})"
+                f"tokens × width {self._width} at once ({reason or 'on another rank'})"
             )
             if not self._auto or self.size == 1:
                 remedy = (

@@ -36,8 +36,15 @@ from remit.training.data import (
     split_of,
 )
 from remit.training.memory import MicroBatch
+from remit.training.ranks import ALONE, Ranks
 from remit.training.reconstruction import MaskedBatch, Reconstruction
-from remit.training.runtime import prepare, seed_all, use_backend, versions
+from remit.training.runtime import (
+    compile_module,
+    precision_warning,
+    seed_all,
+    use_backend,
+    versions,
+)
 from remit.training.state import TrainingState
 
 RESULT_VERSION = 3  # raise when a change here alters a pretrained backbone
@@ -119,15 +126,15 @@ def masked_batches(
 
 
 def accumulate(
-    model: Reconstruction, batches: Sequence[MaskedBatch], size: int
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The gradient of a whole batch, from passes of at most ``size`` sequences of one montage each.
+    model: Reconstruction, batches: Sequence[MaskedBatch], masked: torch.Tensor, size: int
+) -> dict[str, torch.Tensor]:
+    """This rank's part of the gradient of a whole batch, from passes of at most ``size`` sequences of
+    one montage each.
 
-    ``batches`` are its parts by montage. Each pass weighs as many masked tokens as it has. Returns the
-    number of masked tokens, and ``loss`` and its parts as their float64 sums over masked tokens.
+    ``batches`` are its parts by montage. Each pass weighs as many masked tokens as it has, out of the
+    ``masked`` of the whole batch. Returns ``loss`` and its parts as their float64 sums over masked tokens.
     """
     model.zero_grad(set_to_none=True)
-    masked = torch.stack([batch.masked_BKC.sum() for batch in batches]).sum()
     sums: dict[str, torch.Tensor] = {}
     for piece in (piece for batch in batches for piece in batch.pieces(size)):
         count = piece.masked_BKC.sum()
@@ -136,13 +143,16 @@ def accumulate(
         for key, value in {"loss": loss.detach(), **parts}.items():
             if not _is_sum(key):
                 sums[key] = sums.get(key, 0.0) + value.double() * count
-    return masked, sums
+    return sums
 
 
 def _not_finite(
-    model: Reconstruction, batches: Sequence[MaskedBatch], train: Corpora, at: str
+    model: Reconstruction, batches: Sequence[MaskedBatch], train: Corpora, at: str, ranks: Ranks
 ) -> RemitError:
-    """The error for a step whose gradient is not finite; names the sequences it comes from."""
+    """The error for a step whose gradient is not finite; names the sequences it comes from.
+
+    ``batches`` are this rank's; with ``ranks`` all of them look, and say the same.
+    """
     singles = [alone for batch in batches for alone in batch.pieces(1)]
     with torch.no_grad():
         wrong = [
@@ -150,9 +160,13 @@ def _not_finite(
             for alone in singles
             if not alone.samples_BKCS.isfinite().all() or not model(alone)[0].isfinite()
         ]
-    names = sorted({train.name_of(int(alone.number_B)) for alone in wrong or singles})
+    wrong_N, all_N = (
+        [number for part in ranks.gather([int(a.number_B) for a in mine]) for number in part]
+        for mine in (wrong, singles)
+    )
+    names = sorted({train.name_of(number) for number in wrong_N or all_N})
     return RemitError(
-        f"pretraining: the {'loss' if wrong else 'gradient'} is not finite at {at}, in {some_of(names)}; "
+        f"pretraining: the {'loss' if wrong_N else 'gradient'} is not finite at {at}, in {some_of(names)}; "
         "expected numbers; what was saved before is kept; lower pretraining.learning_rate or look for "
         "extreme values in these recordings."
     )
@@ -167,6 +181,7 @@ def _evaluate(
     device: torch.device,
     memory: MicroBatch,
     between: Callable[[], None],
+    ranks: Ranks,
 ) -> dict[str, float]:
     """Loss, and 1 - squared error / mean square, on participants kept aside.
 
@@ -175,13 +190,13 @@ def _evaluate(
     """
     model.eval()
     sums: dict[str, float] = {}
-    masked_total = 0
 
     def add(batches: Sequence[MaskedBatch], size: int) -> dict[str, float]:
         added: dict[str, float] = {}
         for piece in (piece for batch in batches for piece in batch.pieces(size)):
             loss, parts = model(piece)
             count = int(piece.masked_BKC.sum())
+            added["masked"] = added.get("masked", 0) + count
             for key, value in {"loss": loss, **parts}.items():
                 weight = 1 if _is_sum(key) else count
                 added[key] = added.get(key, 0.0) + float(value) * weight
@@ -190,14 +205,20 @@ def _evaluate(
     with torch.no_grad():
         order = stop.in_order()
         for first in range(0, len(order), batch_size):
-            reads = order.read(np.arange(first, min(first + batch_size, len(order))))
+            mine = ranks.share(np.arange(first, min(first + batch_size, len(order))))
+            reads = order.read(mine) if len(mine) else []
             batches = masked_batches(
                 model, reads, electrodes, (seed, _HELD_OUT_MASK), device, hide_all=True
             )
-            masked_total += sum(int(batch.masked_BKC.sum()) for batch in batches)
             for key, value in memory.within(partial(add, batches)).items():
                 sums[key] = sums.get(key, 0.0) + value
             between()
+    everyone: dict[str, float] = {}
+    for part in ranks.gather(sums):
+        for key, value in part.items():
+            everyone[key] = everyone.get(key, 0.0) + value
+    sums = everyone
+    masked_total = sums.pop("masked")
     out = {
         f"held_out_{key}": value / masked_total for key, value in sums.items() if not _is_sum(key)
     }
@@ -219,10 +240,16 @@ def pretrain(
 ) -> None:
     """Pretrain a backbone and write its checkpoint and, beside it, a readable .json.
 
+    Started by torchrun it is one of several ranks (see `training.ranks`), and only the main one writes.
+
     Raises :class:`RemitError` when data, split and settings do not fit together.
     """
     options = settings.pretraining
-    device = prepare(execution)
+    ranks = Ranks.join(execution)
+    device = ranks.device
+    if not ranks.main:
+        log = lambda _: None  # noqa: E731
+        execution = execution.model_copy(update={"mlflow": False})
     data_file = open_dataset(primary)
     corpus_files = open_corpora(corpora, data_file)
     metadata = data_file.metadata
@@ -247,9 +274,12 @@ def pretrain(
         f"{'once' if train.in_memory else f'in pools of {options.shuffle_mb:g} MB'}; "
         f"{len(stop.participants)} participants kept aside; {len(held_out)} never seen; "
         f"device {device}, backend {backend}"
+        + (f"; {ranks.size} ranks" if ranks.size > 1 else "")
         + ("; SIMULATED data" if simulated else "")
         + ("; TRANSDUCTIVE" if options.transductive else "")
     )
+    if warning := precision_warning(encoder.settings.precision, device):
+        log(warning)
     model = Reconstruction(encoder, options, name, float(metadata["sampling_rate"]))
     try:
         model.spectrum.fit(train.scan())
@@ -268,6 +298,8 @@ def pretrain(
         else montage_encoding(channels, width).to(device)
         for channels in train.montages
     }
+    if execution.compile:
+        compile_module(model, device)
     data = {
         "dataset": metadata["dataset"],
         "cohort": metadata["cohort"],
@@ -301,19 +333,24 @@ def pretrain(
         {"model": model, "optimiser": optimiser},
         60 * execution.save_minutes,
         log,
+        ranks,
     )
     memory = MicroBatch(
         execution.micro_batch,
-        batch=min(options.batch_size, train.draws),
+        batch=math.ceil(min(options.batch_size, train.draws) / ranks.size),
         tokens=train.num_steps * max(sizes),
         width=width,
         device=device,
         log=log,
+        anywhere=lambda here: ranks.any(here)[0],
     )
     with tracker.watching(), state.until_saved():
         best, history = _fit(
-            model, optimiser, train, stop, electrodes, options, device, state, memory, tracker, log
+            model, optimiser, train, stop, electrodes, options, ranks, state, memory, tracker, log
         )
+    ranks.close()
+    if not ranks.main:
+        return
     payload = {
         "name": str(name),
         "encoder": encoder.settings.to_dict(),
@@ -361,7 +398,7 @@ def _fit(
     stop: Corpora,
     electrodes: Mapping[Montage, torch.Tensor | None],
     options: Pretraining,
-    device: torch.device,
+    ranks: Ranks,
     state: TrainingState,
     memory: MicroBatch,
     tracker: Tracker,
@@ -372,6 +409,7 @@ def _fit(
     Every draw is seeded by epoch and sequence, so a position in an epoch is a number of steps and the
     sums of their losses.
     """
+    device = ranks.device
     batches = math.ceil(train.draws / options.batch_size)
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"epoch": 0, "loss": math.inf}
@@ -405,30 +443,40 @@ def _fit(
             log(f"no improvement for {options.patience} epochs; stopping after epoch {epoch - 1}")
             break
         began = time.perf_counter()
+        ranks.check_same(
+            f"where they stand before epoch {epoch}",
+            f"{epoch} {steps_done} "
+            + (checkpoint.fingerprint(model.state_dict()) if ranks.size > 1 else ""),
+        )
         model.train()
         order = train.epoch((options.seed, _ORDER, epoch))
         for number in range(steps_done, batches):
             first = number * options.batch_size
-            draws = np.arange(first, min(first + options.batch_size, len(order)))
+            draws = ranks.share(np.arange(first, min(first + options.batch_size, len(order))))
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(
                     (epoch - 1) * batches + number, batches * options.epochs, options
                 )
             reads = [
                 augmented(read, options, (options.seed, _AUGMENT, epoch))
-                for read in order.read(draws)
+                for read in (order.read(draws) if len(draws) else [])
             ]
-            parts = masked_batches(model, reads, electrodes, (options.seed, _MASK, epoch), device)
+            mine = masked_batches(model, reads, electrodes, (options.seed, _MASK, epoch), device)
+            none = torch.zeros((), dtype=torch.int64, device=device)
+            # Of the whole batch, before any part of it goes backwards: what each part weighs.
+            count = ranks.sum_({"masked": sum((b.masked_BKC.sum() for b in mine), none)})["masked"]
             at = f"epoch {epoch}, step {number + 1} of {batches}"
             try:
-                count, added = memory.within(partial(accumulate, model, parts))
+                added = ranks.sum_(memory.within(partial(accumulate, model, mine, count)))
             except ValueError:
-                if all(part.samples_BKCS.isfinite().all() for part in parts):
+                if all(batch.samples_BKCS.isfinite().all() for batch in mine):
                     raise
-                raise _not_finite(model, parts, train, at) from None
+                # This rank alone has seen it; the others wait elsewhere.
+                raise _not_finite(model, mine, train, at, ALONE) from None
+            ranks.sum_gradients(model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
             if not torch.isfinite(norm):
-                raise _not_finite(model, parts, train, at)
+                raise _not_finite(model, mine, train, at, ranks)
             optimiser.step()
             model.after_step()
             masked = masked + count
@@ -447,6 +495,7 @@ def _fit(
                 device,
                 memory,
                 lambda: state.between_steps(snapshot),
+                ranks,
             ),
         }
         if not math.isfinite(entry["held_out_loss"]):

@@ -150,9 +150,17 @@ class Reconstruction(torch.nn.Module):
                 that of a part of it differs); ``masked_tokens``, how many tokens the means are
                 over. Outside of training also the sums from which the explained variance is made.
 
+        In precision bfloat16 the products around the blocks, too, are those of autocast; parameters,
+        norms, the residual stream, spectra and losses stay float32.
+
         Raises:
             ValueError: if no token is masked.
         """
+        half = self.encoder.settings.precision == "bfloat16"
+        with torch.autocast(batch.samples_BKCS.device.type, torch.bfloat16, enabled=half):
+            return self._loss(batch)
+
+    def _loss(self, batch: MaskedBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         options = self.settings
         tokens_BKCD = self.encoder(
             batch.samples_BKCS,
@@ -169,7 +177,7 @@ class Reconstruction(torch.nn.Module):
         with torch.no_grad():  # no gradient may run through what is to be predicted
             true_MS = batch.samples_BKCS.flatten(0, 2)[index_M]
             true_MF = self.spectrum(true_MS)
-        pred_MS, pred_MF = self.head(tokens_MD)
+        pred_MS, pred_MF = (predicted.float() for predicted in self.head(tokens_MD))
         weights = {
             "waveform_weight": options.waveform_weight,
             "spectrum_weight": options.spectrum_weight,
@@ -182,14 +190,16 @@ class Reconstruction(torch.nn.Module):
                 self.encoder.electrodes_CD if batch.electrodes_CD is None else batch.electrodes_CD,
                 index_M,
             )
-            pooled, _ = reconstruction_loss(guess_MS, true_MS, guess_MF, true_MF, **weights)
+            pooled, _ = reconstruction_loss(
+                guess_MS.float(), true_MS, guess_MF.float(), true_MF, **weights
+            )
             loss = loss + options.pooled_weight * pooled
             parts["pooled"] = pooled.detach()
         if self.latent:
             target_MD = self.latent.targets(
                 batch.samples_BKCS, batch.valid_BK, index_M, batch.electrodes_CD
             )
-            latent = F.smooth_l1_loss(self.latent(tokens_MD), target_MD)
+            latent = F.smooth_l1_loss(self.latent(tokens_MD).float(), target_MD)
             if self.training:
                 loss = loss + options.latent_weight * latent
             channels = batch.samples_BKCS.shape[2]

@@ -19,6 +19,7 @@ import remit
 from remit.config import Execution
 from remit.errors import RemitError
 from remit.nn import backends, products
+from remit.nn.heads import LogSpectrum
 from remit.nn.mamba2 import Mamba2
 
 
@@ -70,6 +71,47 @@ def use_backend(module: torch.nn.Module, asked: str, device: torch.device) -> st
         if isinstance(part, Mamba2):
             part.backend = chosen
     return chosen
+
+
+def bfloat16_instructions() -> list[str]:
+    """The CPU's instructions for bfloat16, by name."""
+    offered = torch.cpu.get_capabilities()
+    return sorted(name for name, has in offered.items() if "bf16" in name and has is True)
+
+
+def precision_warning(precision: str, device: torch.device) -> str | None:
+    """One line where a precision has no instructions on the device: right, and very slow."""
+    has = bfloat16_instructions() if device.type == "cpu" else torch.cuda.is_bf16_supported(False)
+    if precision != "bfloat16" or has:
+        return None
+    return (
+        f"warning: model.precision is 'bfloat16' and this {device.type} has no instructions for it; training "
+        "is right, and very slow; set it to 'float32'"
+    )
+
+
+def compile_module(module: torch.nn.Module, device: torch.device) -> None:
+    """Let torch.compile have a module, all but the Mamba-2 blocks that have a better code of their own.
+
+    Those are remit's on a CPU and mamba-ssm's. Remit's on CUDA is compiled as ordinary operations. The
+    spectrum stays as it is too: compiled code has no complex numbers.
+
+    Raises:
+        RemitError: where nothing can be compiled, as without a C++ compiler.
+    """
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # noqa: BLE001 - compilers fail with any type
+        raise RemitError(
+            f"execution.compile is true; found that torch.compile does not work here "
+            f"({backends.reason_of(error)}); expected a C++ compiler; install one (g++), or set "
+            "execution.compile: false."
+        ) from None
+    for part in module.modules():
+        by_hand = isinstance(part, Mamba2) and (device.type == "cpu" or part.backend != "torch")
+        if by_hand or isinstance(part, LogSpectrum):
+            part.forward = torch.compiler.disable(part.forward)
+    module.compile(dynamic=True)
 
 
 def seed_all(*parts: int) -> None:

@@ -26,6 +26,7 @@ from remit.errors import RemitError
 from remit.files import atomic_write, remove_leftovers
 from remit.training.checkpoint import UNREADABLE, write_tensors
 from remit.training.memory import ran_out
+from remit.training.ranks import ALONE, Ranks
 
 _KEY_DIGITS = 16  # of the SHA-256 of the settings, in the file's name
 
@@ -76,6 +77,7 @@ class TrainingState:
         parts: what has a ``state_dict``, by name.
         save_seconds: how long :meth:`between_steps` waits between two saves.
         log: takes one line.
+        ranks: the processes of the training. The main one writes; all of them save and stop together.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class TrainingState:
         parts: Mapping[str, Stateful],
         save_seconds: float,
         log: Callable[[str], None],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.folder = output.with_name(f"{output.name.removesuffix('.pt')}.state")
         self._about = json.dumps(key, sort_keys=True)
@@ -93,6 +96,7 @@ class TrainingState:
         self._parts = parts
         self._save_seconds = save_seconds
         self._log = log
+        self._ranks = ranks
         self._saved_at = time.monotonic()
         self._last = ""  # the position that an interruption goes back to
         self._asked_to_stop = False
@@ -103,8 +107,12 @@ class TrainingState:
         """Replace the saved state; ``position`` says in words where the training stands.
 
         A full disk, or a folder that takes no files, stops nothing: it is said in one line, the state
-        saved before stays, and False is returned. ``ends``: the training ends after it.
+        saved before stays, and False is returned. ``ends``: the training ends after it. A rank that does
+        not write returns True.
         """
+        if not self._ranks.main:
+            self._saved_at = time.monotonic()
+            return True
         content = {
             "key": self.key,
             "about": self._about,
@@ -141,12 +149,16 @@ class TrainingState:
 
         ``snapshot`` gives what :meth:`save` takes.
         """
-        if self._asked_to_stop:
+        due = time.monotonic() - self._saved_at >= self._save_seconds
+        stop, due = self._ranks.any(self._asked_to_stop, due)
+        if stop:
             # Saved before anything is said: whoever reads the log may be gone.
-            if self.save(*snapshot(), ends=True):
+            saved = self.save(*snapshot(), ends=True)
+            self._ranks.barrier()  # the first rank to end takes the others with it
+            if saved:
                 self._log(f"SIGTERM: saved at {self._last}; the same command goes on from there")
             raise SystemExit(128 + signal.SIGTERM)
-        if time.monotonic() - self._saved_at >= self._save_seconds:
+        if due:
             self.save(*snapshot())
 
     @contextmanager
@@ -162,7 +174,8 @@ class TrainingState:
         before = signal.signal(signal.SIGTERM, ask)
         try:
             yield
-            if self._asked_to_stop:  # after the last step; an epoch's end was saved, if it could be
+            (stop,) = self._ranks.any(self._asked_to_stop)
+            if stop:  # after the last step; an epoch's end was saved, if it could be
                 self._log(f"SIGTERM: training ends here; the same command will {self._back}")
                 raise SystemExit(128 + signal.SIGTERM)
         finally:
