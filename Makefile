@@ -12,13 +12,15 @@ demo: env
 	$(BIN)/snakemake --cores $(CORES) $(TARGET)
 
 test: env
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -m "not slow"
 
 test-unit test-dag test-e2e test-faults: test-%: env
-	$(BIN)/python -m pytest tests/$*
+	$(BIN)/python -m pytest tests/$* -m "not slow"
 
-# mamba-ssm's own kernels under Triton's interpreter, in an environment that borrows the other one.
+# What takes minutes; then mamba-ssm's own kernels under Triton's interpreter, in an environment that
+# borrows the other one.
 test-slow: $(SLOW)/.made
+	$(BIN)/python -m pytest tests/unit -m slow
 	TRITON_INTERPRET=1 MAMBA_DETERMINISTIC=1 $(SLOW)/bin/python -W ignore::UserWarning -m pytest tests/slow
 
 lint: env

@@ -16,7 +16,13 @@ MUSE = torch.tensor(
     [[-0.055, 0.068, 0.01], [0.055, 0.068, 0.01], [-0.085, -0.045, -0.05], [0.085, -0.045, -0.05]]
 )
 SMALL = EncoderSettings(
-    d_model=16, num_layers=2, samples_per_token=8, d_state=4, headdim=8, chunk_size=8
+    d_model=16,
+    num_layers=2,
+    samples_per_token=8,
+    d_state=4,
+    headdim=8,
+    chunk_size=8,
+    token_hidden=12,
 )
 
 
@@ -347,3 +353,23 @@ def test_inputs_that_do_not_fit_are_named(encoder: Encoder) -> None:
         encoder(torch.zeros(1, 5, 4, 8), valid_BK=torch.ones(1, 4, dtype=torch.bool))
     with pytest.raises(ValueError, match="masked has shape"):
         encoder(torch.zeros(1, 5, 4, 8), masked_BKC=torch.ones(1, 5, 3, dtype=torch.bool))
+
+
+def test_a_linear_map_alone_cannot_tell_power_and_the_perceptron_can() -> None:
+    """Samples of either sign cancel in a linear map, so only what is not linear tells their power."""
+    for hidden, tells in ((0, False), (12, True)):
+        torch.manual_seed(0)
+        encoder = Encoder(EncoderSettings(**(SMALL.to_dict() | {"token_hidden": hidden})), MUSE)
+        assert (encoder.perceptron is not None) == tells
+        x_BS = torch.randn(64, 8)
+        with torch.no_grad():
+            even_BD = (encoder._content(x_BS) + encoder._content(-x_BS)) / 2
+            even_BD = even_BD - encoder._content(torch.zeros(1, 8))
+        assert (even_BD.abs().max() > 1e-3) == tells
+
+
+def test_settings_without_a_perceptron_are_those_of_older_checkpoints() -> None:
+    older = {key: value for key, value in SMALL.to_dict().items() if key != "token_hidden"}
+    assert EncoderSettings.from_dict(older).token_hidden == 0
+    with pytest.raises(ValueError, match="token_hidden is -1; expected a whole number from 0 up"):
+        EncoderSettings(**(SMALL.to_dict() | {"token_hidden": -1}))

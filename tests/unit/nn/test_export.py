@@ -19,7 +19,7 @@ from remit.nn.scaling import robust_scale
 def classifier() -> ParticipantClassifier:
     torch.manual_seed(0)
     # 4 windows of 4 steps and 3 channels: 48 tokens, several chunks.
-    settings = EncoderSettings(16, 2, 8, d_state=4, headdim=8, chunk_size=16)
+    settings = EncoderSettings(16, 2, 8, d_state=4, headdim=8, chunk_size=16, token_hidden=12)
     encoder = Encoder(settings, 0.05 * torch.randn(3, 3))
     return ParticipantClassifier(encoder, ClassifierHead(16, 2, 0.1), 4).eval()
 

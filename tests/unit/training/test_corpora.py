@@ -13,6 +13,7 @@ from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
 from remit.nn.encoder import Encoder
 from remit.training import checkpoint, pretrain
+from remit.training.corpora import index_corpora
 from remit.training.data import build_encoder, encoder_settings, montage_encoding
 from remit.training.runtime import seed_all
 from tests.unit.training import conftest
@@ -63,7 +64,8 @@ def test_a_batch_of_two_montages_has_the_sum_of_both_gradients(tmp_path, size):
     reads = epoch.read(np.arange(len(epoch)))
     assert [read.channels for read in reads] == [CHANNELS, WIDE]
     batches = pretrain.masked_batches(model, reads, electrodes, (0, 2), CPU)
-    masked, sums = pretrain.accumulate(model, batches, size)
+    masked = sum(batch.masked_BKC.sum() for batch in batches)
+    sums = pretrain.accumulate(model, batches, masked, size)
     found = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
     # By hand: each montage by a model that has its electrodes for its own.
     counts = [int(batch.masked_BKC.sum()) for batch in batches]
@@ -226,3 +228,21 @@ def test_a_corpus_that_was_filtered_otherwise_is_refused_by_the_setting(bench, t
     says = r"more_primary.parquet: signal.preprocessing.lowpass.cutoff_hz is 12.0; expected 14.0 by the"
     with pytest.raises(RemitError, match=says):
         bench.pretrain(corpora=[corpus])
+
+
+def test_few_sequences_are_passed_over_more_often_and_many_only_once(tmp_path):
+    data = open_dataset(make_dataset(tmp_path, {"a": 0, "b": 1, "c": 0}, cohort="few"))
+    people = data.participants
+
+    def draws(**options):
+        given = pretrain.Pretraining(epochs=4, batch_size=2, corpus_weights={"few": 0.5}, **options)
+        return index_corpora(data, [], people[:2], people[2:], SEQUENCES, given)
+
+    once, _ = draws(least_steps=0)
+    often, stop = draws(least_steps=100)
+    assert once.draws < 2 * 25 <= often.draws < 2 * 25 + once.draws
+    assert len(stop) == stop.draws
+    epoch = often.epoch((0, 1))
+    assert len(epoch) == often.draws and epoch.turn_D.max() > 0
+    enough, _ = draws(least_steps=4 * once.draws // 2)
+    assert enough.draws == once.draws

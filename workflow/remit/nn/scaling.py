@@ -65,16 +65,21 @@ def scale_of(windows_WCL: Tensor) -> RobustScale:
     """
     all_CN = windows_WCL.transpose(0, 1).flatten(1)
     last = all_CN.shape[1] - 1
-    # Position quarters / 4 * last, split into a whole index and quarters of a step.
-    ranks = {q: [min((q * last) // 4 + step, last) for step in (0, 1)] for q in (1, 2, 3)}
+
+    def ranks(quarters: int) -> Tensor:
+        # Position quarters / 4 * last: the whole index below it and the one above. By tensors, as a
+        # comparison of numbers would bind an exported program to the size of its example.
+        index = torch.arange(2, device=all_CN.device) + (quarters * last) // 4
+        return index.clamp(max=last)
+
     if all_CN.device.type == "cpu" and not torch.compiler.is_compiling():
-        wanted = sorted({rank for pair in ranks.values() for rank in pair})
+        wanted = torch.cat([ranks(quarters) for quarters in (1, 2, 3)]).unique().tolist()
         sorted_CN = torch.from_numpy(np.partition(all_CN.numpy(), wanted, axis=1))  # there alone
     else:
         sorted_CN = all_CN.sort(dim=1).values
 
     def quartile(quarters: int) -> Tensor:
-        below_C1, above_C1 = torch.split(sorted_CN[:, ranks[quarters]], 1, dim=1)
+        below_C1, above_C1 = torch.split(sorted_CN[:, ranks(quarters)], 1, dim=1)
         return torch.lerp(below_C1, above_C1, ((quarters * last) % 4) / 4)
 
     scale_C1 = ((quartile(3) - quartile(1)) / IQR_OF_UNIT_NORMAL).clamp(min=LOWEST_SCALE_UV)
