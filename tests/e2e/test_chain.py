@@ -24,7 +24,7 @@ DATASET = "8s_af7-af8-tp9-tp10"
 PRIMARY = f"results/primary/{DATASET}_primary_dataset.parquet"
 TINY = {
     "model": {"d_model": 32, "num_layers": 1, "d_state": 16, "headdim": 32},
-    "pretraining": {"epochs": 2, "batch_size": 4},
+    "pretraining": {"epochs": 2, "least_steps": 0, "batch_size": 4},
     "finetuning": {"epochs": 4},
     "execution": {"device": "cpu", "training_threads": 1},
 }

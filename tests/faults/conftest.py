@@ -28,7 +28,7 @@ def shared_bench(tmp_path_factory):
     return made
 
 
-PRETRAINING = {"epochs": 4, "batch_size": 4, "latent_weight": 0.3}
+PRETRAINING = {"epochs": 4, "least_steps": 0, "batch_size": 4, "latent_weight": 0.3}
 FINETUNING = {"epochs": 3, "batch_size": 3, "freeze_backbone": False}
 
 

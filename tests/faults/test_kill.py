@@ -148,7 +148,7 @@ def test_snakemake_starts_it_again_after_sigterm_and_it_goes_on(tmp_path):
     cohort = {"simulate": {"participants": 10, "minutes": 0.6, "remission_fraction": 0.5}}
     tiny = {
         **TINY,
-        "pretraining": {"epochs": 60, "patience": 60, "batch_size": 4},
+        "pretraining": {"epochs": 60, "least_steps": 0, "patience": 60, "batch_size": 4},
         "execution": {**TINY["execution"], "mlflow": False},
         "cohorts": {"simulated": cohort},
     }

@@ -144,6 +144,7 @@ class Bench:
     def pretrain_settings(self, **options):
         given = {
             "epochs": 3,
+            "least_steps": 0,
             "batch_size": 4,
             "early_stopping_fraction": 0.3,
             "block_seconds": (0.5, 1.0),

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from remit.training import checkpoint, runtime
 from remit.training.pretrain import accumulate
 from tests.conftest import run
 from tests.faults.test_faults import reconstruction
+from tests.unit.training.conftest import read_of
 
 CPU = torch.device("cpu")
 
@@ -69,7 +71,7 @@ def test_bfloat16_rounds_products_and_keeps_parameters_in_float32(bench):
     given = {"pooled_weight": 0.3, "latent_weight": 0.3}
     exact, sequences = reconstruction(bench, **given)
     half, _ = reconstruction(bench, precision="bfloat16", **given)
-    batch = exact.masked_batch(sequences, range(7), (0, 1), CPU)
+    batch = exact.masked_batch(read_of(sequences, np.arange(7)), (0, 1), CPU)
     loss, gradients = step_of(exact, batch)
     rounded, found = step_of(half, batch)
     assert rounded == pytest.approx(loss, rel=5e-3) and rounded != loss
@@ -97,7 +99,7 @@ def test_compiled_it_gives_the_same_to_rounding(bench):
     plain, sequences = reconstruction(bench)
     compiled, _ = reconstruction(bench)
     runtime.compile_module(compiled, CPU)
-    batch = plain.masked_batch(sequences, range(7), (0, 1), CPU)
+    batch = plain.masked_batch(read_of(sequences, np.arange(7)), (0, 1), CPU)
     loss, gradients = step_of(plain, batch)
     torch._dynamo.utils.counters.clear()
     other, found = step_of(compiled, batch)

@@ -259,7 +259,7 @@ def test_state_of_other_settings_is_not_continued(bench, tmp_path):
         bench.pretrain(file, log=crash)
     _, lines = bench.pretrain(file, learning_rate=0.01)
     (line,) = [line for line in lines if "is not continued" in line]
-    assert "settings.pretraining.learning_rate was 0.001 and is now 0.01" in line
+    assert "settings.pretraining.learning_rate was 0.002 and is now 0.01" in line
     assert any(line.startswith("epoch 1/") for line in lines)
 
 

@@ -272,6 +272,7 @@ def pretrain(
         f"pretrain {name}: {len(train.participants)} participants, {len(train)} sequences of "
         f"{train.num_steps} x {' or '.join(map(str, sizes))} tokens; {megabytes} MB of signal, read "
         f"{'once' if train.in_memory else f'in pools of {options.shuffle_mb:g} MB'}; "
+        f"{math.ceil(train.draws / options.batch_size)} steps an epoch ({train.parts[0].passes} passes); "
         f"{len(stop.participants)} participants kept aside; {len(held_out)} never seen; "
         f"device {device}, backend {backend}"
         + (f"; {ranks.size} ranks" if ranks.size > 1 else "")
