@@ -131,6 +131,9 @@ def plan(
         chunk = -(-length // chunks)
         chunks = -(-length // chunk)
         at_once = max(1, tile_tokens // length)
+        # Tiles of one size, and two of what would fill half of one, so that two threads have work.
+        shares = max(-(-len(rows) // at_once), 2 if 2 * len(rows) * length >= tile_tokens else 1)
+        at_once = -(-len(rows) // shares)
         pieces = -(-chunks * chunk // max(tile_tokens, chunk))
         per_piece = -(-chunks // pieces) * chunk
         spans = [(t, min(t + per_piece, length)) for t in range(0, length, per_piece)]
