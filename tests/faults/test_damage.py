@@ -46,6 +46,19 @@ def test_a_checkpoint_without_a_checksum_is_taken(bench, tmp_path):
     assert checkpoint.backbone_sha256(found) == checkpoint.backbone_sha256(content)
 
 
+def test_a_checksum_of_nothing_and_weights_that_are_no_numbers_are_refused(bench, tmp_path):
+    backbone, _ = bench.pretrain(epochs=1)
+    content = torch.load(backbone, weights_only=True)
+    torch.save({**content, "sha256": None}, tmp_path / "none.pt")
+    with pytest.raises(RemitError, match="does not have the SHA-256"):
+        checkpoint.load(tmp_path / "none.pt", "pretrained")
+    del content["sha256"]
+    content["state_dict"]["embed.weight"][0, 0] = float("nan")
+    torch.save(content, tmp_path / "nan.pt")
+    with pytest.raises(RemitError, match="the weights embed.weight hold NaN or infinity"):
+        checkpoint.load(tmp_path / "nan.pt", "pretrained")
+
+
 @pytest.mark.parametrize("saved_before", [True, False])
 def test_sigterm_on_a_full_disk_says_that_training_ends(tmp_path, monkeypatch, saved_before):
     lines = []

@@ -433,7 +433,7 @@ class Pretraining(Settings):
 
     extra_cohorts: list[str] = []
     """Further cohorts (keys of `cohorts`) whose recordings are used in pretraining only."""
-    corpus_weights: dict[str, Positive] = {}
+    corpus_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = {}
     """How often each sequence of a cohort (an extra one or the main one) stands in an epoch: 1 where
     nothing is given; 0.5 takes half of them, drawn anew each epoch; 2 takes each twice, masked anew."""
     extra_ids: Literal["same", "other"] = "same"
@@ -442,10 +442,11 @@ class Pretraining(Settings):
     transductive: bool = False
     """Let the validation and test participants into pretraining. Every report then says so."""
     epochs: Count = 40
-    """Passes over the training sequences, at most; after each the participants kept aside are looked at."""
-    least_steps: Annotated[int, Field(ge=0)] = 2000
-    """Optimiser steps that all epochs have at least: where there are few sequences, an epoch is several
-    passes over them, each masked anew."""
+    """Epochs at most; after each the participants kept aside are looked at. An epoch is a pass over the
+    training sequences, or several where `least_steps` asks for more."""
+    least_steps: Annotated[int, Field(ge=0, le=10**7)] = 2000
+    """Optimiser steps that all epochs together have at least: where there are few sequences, an epoch is
+    several passes over them, each masked anew. For a quick look set it to 0, and few epochs."""
     batch_size: Count = 8
     """Sequences per optimiser step."""
     learning_rate: Positive = 2e-3
@@ -483,11 +484,12 @@ class Pretraining(Settings):
     """Signal that is held in memory and shuffled at a time, in MB (millions of bytes); a recording that
     is longer is held by itself. Where all of it fits in, it is read once."""
     random_shift: bool = True
-    """Let the tokens of a training sequence begin a random part of a token later at each pass."""
+    """Let the tokens of a training sequence begin a random part of a token later at each pass. Not of
+    sequences of fewer than 8 token steps, for it costs the last one."""
     random_sign: bool = True
     """Turn half of the training sequences upside down, all channels together: what is known of one
     electrode from the others stays true."""
-    random_gain: NonNegative = 0.2
+    random_gain: Annotated[float, Field(ge=0, le=2)] = 0.2
     """Standard deviation of the natural log of a random amplitude of each training sequence."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initialisation, order, masks and random changes."""

@@ -289,6 +289,11 @@ def test_a_plan_holds_every_token_once_and_nothing_beyond_a_length(
             assert piece.first == (not tokens[row])
             tokens[row] += reversed(span) if reverse else span
             assert piece.last == (len(tokens[row]) == own[row])
+    for length in set(own) - {0}:  # rows of one length are shared out evenly, over two tiles or more
+        counts = [piece.count for piece in pieces if piece.length == length and piece.first]
+        assert max(counts) - min(counts) < max(counts) and sum(counts) == own.count(length)
+        if own.count(length) > 1 and 2 * sum(counts) * length >= tile_tokens:
+            assert len(counts) > 1
     for row, found in tokens.items():
         # In the order of reading, which the state is handed on in.
         assert found == (list(range(own[row]))[::-1] if reverse else list(range(own[row])))

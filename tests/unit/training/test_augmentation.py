@@ -22,7 +22,7 @@ def read_with(valid, K=12, C=3, S=5, seed=0, first=0):
     valid_BK = torch.arange(K) < torch.tensor(valid)[:, None]
     samples_BKCS = samples_KCS.expand(len(valid), K, C, S) * valid_BK[:, :, None, None]
     numbers = np.arange(first, first + len(valid))
-    return Read(("a", "b", "c"), samples_BKCS.clone(), valid_BK, numbers, np.zeros_like(numbers))
+    return Read(tuple("abc"[:C]), samples_BKCS.clone(), valid_BK, numbers, np.zeros_like(numbers))
 
 
 def changed(read, seed=(1, 2), **options):
@@ -34,20 +34,20 @@ def test_nothing_is_changed_where_nothing_is_asked():
     assert changed(read) is read
 
 
-@given(seed=st.integers(0, 10_000), steps=st.integers(1, 12))
+@given(seed=st.integers(0, 10_000), steps=st.integers(1, 12), channels=st.integers(1, 3))
 @settings(deadline=None, max_examples=100)
-def test_a_shifted_sequence_is_the_same_signal_from_a_later_sample_on(seed, steps):
-    read = read_with([steps])
+def test_a_shifted_sequence_is_the_same_signal_from_a_later_sample_on(seed, steps, channels):
+    read = read_with([steps], C=channels)
     before = read.samples_BKCS.clone()
     out = changed(read, (seed,), random_shift=True)
     assert torch.equal(read.samples_BKCS, before)  # what was read is kept for the next epoch
     left = int(out.valid_BK.sum())
     assert left in ((steps - 1, steps) if steps >= FEWEST_STEPS else (steps,))
-    flat_CL = out.samples_BKCS[0, :left].transpose(0, 1).reshape(3, -1)
+    flat_CL = out.samples_BKCS[0, :left].transpose(0, 1).reshape(channels, -1)
     first = float(flat_CL[0, 0]) - 1
     assert 0 <= first < 5 and (first > 0) == (left < steps)
     expected_L = torch.arange(flat_CL.shape[1]) + 1 + first
-    assert torch.equal(flat_CL, expected_L + 1000 * torch.arange(3)[:, None])
+    assert torch.equal(flat_CL, expected_L + 1000 * torch.arange(channels)[:, None])
     assert (out.samples_BKCS[0, left:] == 0).all()
 
 

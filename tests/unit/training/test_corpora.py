@@ -241,7 +241,7 @@ def test_few_sequences_are_passed_over_more_often_and_many_only_once(tmp_path):
 
     once, _ = draws(least_steps=0)
     often, stop = draws(least_steps=100)
-    assert once.draws < 2 * 25 <= often.draws < 2 * 25 + once.draws
+    assert once.draws < 2 * 25 == often.draws  # whatever their number: no cliff between passes
     assert len(stop) == stop.draws
     epoch = often.epoch((0, 1))
     assert len(epoch) == often.draws and epoch.turn_D.max() > 0

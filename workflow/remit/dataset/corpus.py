@@ -81,7 +81,7 @@ class Part:
     ) -> None:
         self.dataset = dataset
         self.weight = weight
-        self.passes = 1
+        self.passes = 1.0
         self.cohort = str(dataset.metadata["cohort"])
         self.channels: Montage = tuple(dataset.channels)
         self.index = index_sequences(dataset, participants, settings)
@@ -209,12 +209,12 @@ class Corpora:
         """How many sequences stand in an epoch."""
         return sum(sum(_copies(part)) for part in self.parts)
 
-    def repeat(self, least_draws: float) -> int:
-        """Let an epoch be as many passes as give this many draws; returns their number."""
-        passes = max(1, math.ceil(least_draws / self.draws))
+    def repeat(self, least_draws: float) -> None:
+        """Let an epoch be as many passes, if more than one, as give this many draws; the last one may
+        be of a part of the sequences."""
+        passes = max(1.0, least_draws / self.draws)
         for part in self.parts:
             part.passes = passes
-        return passes
 
     @property
     def in_memory(self) -> bool:

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 
+class NotFiniteError(ValueError):
+    """A value that is read is NaN or infinite: of the data, or of what a model made of them."""
+
+
 def check_finite(
     name: str, tensor: Tensor, axes: Sequence[str], lengths: Sequence[int] | None = None
 ) -> None:
@@ -24,7 +28,7 @@ def check_finite(
             when not given.
 
     Raises:
-        ValueError: if there is one.
+        NotFiniteError: if there is one.
     """
     if torch.compiler.is_compiling() or tensor.device.type != "cpu":
         return
@@ -38,7 +42,7 @@ def check_finite(
         place = places[0].tolist()
         value = tensor[tuple(place)].item()
         where = ", ".join(f"{axis} {at}" for axis, at in zip(axes, place, strict=True))
-        raise ValueError(
+        raise NotFiniteError(
             f"{name} holds {value} at {where} ({len(places)} of {tensor.numel()} values are not "
             "finite); expected numbers; mend or mask the data before the model"
         )

@@ -30,13 +30,16 @@ def read_diagnostics(file: Path) -> dict[str, Any]:
         if not found["checks"]:
             raise ValueError("it holds no check")
         found["backbone_sha256"], found["content_sha256"], found["split_sha256"]
+        texts = found["dataset"], found["settings"]["result_version"]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"dataset and version are {texts}")
         by_figures = {check["name"]: check for check in checks_of(found)}
     except OSError as error:
         raise RemitError(
             f"{file}: cannot be read ({error.strerror}); expected the diagnostics of a backbone; ask "
             "snakemake for it."
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RemitError(
             f"{file}: holds no diagnostics of a backbone ({type(error).__name__}: {error}); expected the "
             ".json that 'remit diagnose' wrote; ask snakemake for it."

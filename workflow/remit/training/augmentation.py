@@ -37,7 +37,8 @@ def augmented(read: Read, options: Pretraining, seed: Sequence[int]) -> Read:
         gain = float(np.exp(rng.normal(0.0, options.random_gain)))
         steps = int(valid_BK[row].sum())
         if options.random_shift and shift and steps >= FEWEST_STEPS:
-            flat_CL = samples_BKCS[row, :steps].transpose(0, 1).reshape(C, steps * S)
+            # A copy: of one channel this would be a view, written to while it is read.
+            flat_CL = samples_BKCS[row, :steps].transpose(0, 1).reshape(C, steps * S).clone()
             later_CL = flat_CL[:, shift : shift + (steps - 1) * S]
             samples_BKCS[row, : steps - 1] = later_CL.reshape(C, steps - 1, S).transpose(0, 1)
             samples_BKCS[row, steps - 1] = 0.0

@@ -143,8 +143,9 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # what a damaged pickle provokes
             content = torch.load(file, map_location="cpu", weights_only=True)
+        marked = _DIGEST in content
         written = content.pop(_DIGEST, None)
-        changed = written is not None and written != digest(content)
+        changed = marked and written != digest(content)
     except FileNotFoundError:
         raise RemitError(
             f"{file}: not found; expected a {kind} checkpoint; build it with snakemake or check the path."
@@ -178,6 +179,11 @@ def load(file: Path, kind: Kind) -> dict[str, Any]:
         raise RemitError(
             f"{file}: {place}: {first['msg']}; expected a whole {kind} checkpoint; rebuild it."
         ) from None
+    for name, value in content["state_dict"].items():
+        if not value.isfinite().all():
+            raise RemitError(
+                f"{file}: the weights {name} hold NaN or infinity; expected numbers; train it again."
+            )
     return dict(content)
 
 

@@ -9,6 +9,7 @@ settings; the model itself is in nn.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,6 +25,7 @@ from remit.dataset.splits import ParticipantSplit
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError, some_of
 from remit.naming import ModelName
+from remit.nn.checks import NotFiniteError
 from remit.tracking import Tracker
 from remit.training import checkpoint
 from remit.training.augmentation import augmented
@@ -154,12 +156,15 @@ def _not_finite(
     ``batches`` are this rank's; with ``ranks`` all of them look, and say the same.
     """
     singles = [alone for batch in batches for alone in batch.pieces(1)]
+
+    def finite(alone: MaskedBatch) -> bool:
+        try:
+            return bool(alone.samples_BKCS.isfinite().all() and model(alone)[0].isfinite())
+        except NotFiniteError:  # somewhere within
+            return False
+
     with torch.no_grad():
-        wrong = [
-            alone
-            for alone in singles
-            if not alone.samples_BKCS.isfinite().all() or not model(alone)[0].isfinite()
-        ]
+        wrong = [alone for alone in singles if not finite(alone)]
     wrong_N, all_N = (
         [number for part in ranks.gather([int(a.number_B) for a in mine]) for number in part]
         for mine in (wrong, singles)
@@ -223,7 +228,8 @@ def _evaluate(
         f"held_out_{key}": value / masked_total for key, value in sums.items() if not _is_sum(key)
     }
     for what in ("waveform", "spectrum"):
-        out[f"held_out_{what}_explained"] = 1 - sums[f"{what}_residual"] / sums[f"{what}_total"]
+        total = max(sums[f"{what}_total"], sys.float_info.min)  # 0 where everything is flat
+        out[f"held_out_{what}_explained"] = 1 - sums[f"{what}_residual"] / total
     return out
 
 
@@ -272,7 +278,7 @@ def pretrain(
         f"pretrain {name}: {len(train.participants)} participants, {len(train)} sequences of "
         f"{train.num_steps} x {' or '.join(map(str, sizes))} tokens; {megabytes} MB of signal, read "
         f"{'once' if train.in_memory else f'in pools of {options.shuffle_mb:g} MB'}; "
-        f"{math.ceil(train.draws / options.batch_size)} steps an epoch ({train.parts[0].passes} passes); "
+        f"{math.ceil(train.draws / options.batch_size)} steps an epoch ({train.parts[0].passes:.3g} passes); "
         f"{len(stop.participants)} participants kept aside; {len(held_out)} never seen; "
         f"device {device}, backend {backend}"
         + (f"; {ranks.size} ranks" if ranks.size > 1 else "")
@@ -469,9 +475,7 @@ def _fit(
             at = f"epoch {epoch}, step {number + 1} of {batches}"
             try:
                 added = ranks.sum_(memory.within(partial(accumulate, model, mine, count)))
-            except ValueError:
-                if all(batch.samples_BKCS.isfinite().all() for batch in mine):
-                    raise
+            except NotFiniteError:
                 # This rank alone has seen it; the others wait elsewhere.
                 raise _not_finite(model, mine, train, at, ALONE) from None
             ranks.sum_gradients(model)
@@ -484,10 +488,8 @@ def _fit(
             sums = {key: sums.get(key, 0.0) + value for key, value in added.items()}
             steps_done = number + 1
             state.between_steps(snapshot)
-        entry = {
-            "epoch": epoch,
-            **{f"train_{key}": float(value / masked) for key, value in sums.items()},
-            **_evaluate(
+        try:
+            held_out = _evaluate(
                 model,
                 stop,
                 electrodes,
@@ -497,7 +499,13 @@ def _fit(
                 memory,
                 lambda: state.between_steps(snapshot),
                 ranks,
-            ),
+            )
+        except NotFiniteError:
+            held_out = {"held_out_loss": math.nan}
+        entry = {
+            "epoch": epoch,
+            **{f"train_{key}": float(value / masked) for key, value in sums.items()},
+            **held_out,
         }
         if not math.isfinite(entry["held_out_loss"]):
             raise RemitError(
@@ -517,11 +525,18 @@ def _fit(
         steps_done, masked, sums = 0, torch.zeros_like(masked), {}
         state.save(*snapshot())
         tracker.metrics(entry, epoch)
+        explained = " ".join(
+            f"{what} {entry[f'held_out_{what}_explained']:+.3f}"
+            for what, weight in (
+                ("waveform", options.waveform_weight),
+                ("spectrum", options.spectrum_weight),
+            )
+            if weight
+        )
         log(
             f"epoch {epoch}/{options.epochs} train {entry['train_loss']:.4f} "
             f"held-out {entry['held_out_loss']:.4f} "
-            f"explained waveform {entry['held_out_waveform_explained']:+.3f} "
-            f"spectrum {entry['held_out_spectrum_explained']:+.3f} "
+            f"explained {explained} "
             f"({time.perf_counter() - began:.1f} s)"
         )
     return best, history
