@@ -7,8 +7,7 @@
 Participants are divided into folds; each fold's people are judged by a backbone, and beside rivals,
 that never saw them, and the figures are over all people. A run that is there already is not repeated,
 so the table can grow, on several machines or in several sessions. Skill is 1 - error / error of the
-best rival; brackets are 95 % bootstrap intervals over participants. Differences from the base are
-paired by participant: the ratio of the errors of the same masked samples where the masks are the same.
+best rival; brackets are 95 % bootstrap intervals over participants.
 """
 
 from __future__ import annotations
@@ -331,25 +330,23 @@ def table(folder: Path) -> None:
         if not found:
             continue
         print(f"\n### {cohort}\n")
-        print(
-            "| variant | waveform, single-channel | robust | waveform, all-channel | robust | spectrum, "
-            "single-channel | spectrum, all-channel | robust | band power, against random | people |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|---|")
+        columns = [
+            (kind, what, error)
+            for what in diagnostics.TARGETS
+            for kind, error in (
+                ("as trained", "squared"),
+                ("as trained", "robust"),
+                ("single-channel", "squared"),
+                ("all-channel", "squared"),
+            )
+        ]
+        heads = [f"{what}, {kind}{', robust' * (error == 'robust')}" for kind, what, error in columns]
+        print(f"| variant | {' | '.join(heads)} | band power (over random weights) | people |")
+        print("|---" * (len(columns) + 3) + "|")
         order = ["base", *(name for group in VARIANTS.values() for name in group)]
         for name in sorted(found, key=lambda n: order.index(n) if n in order else len(order)):
             each = summarise(found[name])
-            cells = []
-            for key in (
-                ("single-channel", "waveform", "squared"),
-                ("single-channel", "waveform", "robust"),
-                ("all-channel", "waveform", "squared"),
-                ("all-channel", "waveform", "robust"),
-                ("single-channel", "spectrum", "squared"),
-                ("all-channel", "spectrum", "squared"),
-                ("all-channel", "spectrum", "robust"),
-            ):
-                cells.append(interval(each[key]) if key in each else "")
+            cells = [interval(each[key]) if key in each else "-" for key in columns]
             power = each["band_power", "pretrained"], each["band_power", "difference"]
             print(
                 f"| {name} | {' | '.join(cells)} | {power[0]:+.2f} ({power[1]:+.2f}) | {each['n']} |"
