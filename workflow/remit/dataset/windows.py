@@ -344,24 +344,24 @@ def open_dataset(file: str | os.PathLike[str]) -> WindowsFile:
     _check_schema(parquet.schema_arrow, metadata, path)
     frames = []
     hashes: dict[tuple[str, str], str] = {}
-    key, content = None, None  # of the recording that is being read
+    running: dict[tuple[str, str], ContentHash] = {}  # of the recording that is being read
     for group in range(parquet.num_row_groups):
         table = _read_group(parquet, group, path)
         frames.append(table.select(list(_PLAIN_COLUMNS)).to_pandas())
         _check_values(table, metadata["channels"], path)
         for first, length in _runs(frames[-1]):
             row = frames[-1].iloc[first]
-            if key != (row["Participant"], row["recording"]):
-                if content:
-                    hashes[key] = content.hexdigest()
-                key = (row["Participant"], row["recording"])
-                content = ContentHash(
-                    metadata["channels"], metadata["window_samples"], metadata["sampling_rate"]
-                )
-            content.update(table.slice(first, length))
+            key = (row["Participant"], row["recording"])
+            if key not in running:
+                hashes |= {before: content.hexdigest() for before, content in running.items()}
+                running = {
+                    key: ContentHash(
+                        metadata["channels"], metadata["window_samples"], metadata["sampling_rate"]
+                    )
+                }
+            running[key].update(table.slice(first, length))
         del table  # before the next one is read
-    if content:
-        hashes[key] = content.hexdigest()
+    hashes |= {last: content.hexdigest() for last, content in running.items()}
     if not frames or not sum(map(len, frames)):
         raise RemitError(f"{path}: holds no windows; expected at least one; make the file again.")
     frame = pd.concat(frames, ignore_index=True)

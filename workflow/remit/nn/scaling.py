@@ -101,7 +101,7 @@ def _ranked(row_N: np.ndarray, wanted: list[list[int]]) -> np.ndarray:
         place = len(sample) * first // len(row_N)
         low = sample[max(place - len(sample) // 40, 0)]
         high = sample[min(place + len(sample) // 40, len(sample) - 1)]
-        under = np.count_nonzero(row_N < low)
+        under = int(np.count_nonzero(row_N < low))
         between = row_N[(row_N >= low) & (row_N <= high)]
         if not under <= first <= last < under + len(between):  # the sample was not like the rest
             under, between = 0, row_N
