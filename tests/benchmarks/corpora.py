@@ -3,10 +3,11 @@
     python tests/benchmarks/corpora.py            # all of it
     python tests/benchmarks/corpora.py rows       # parquet to token batches, against rows of pandas
     python tests/benchmarks/corpora.py waiting    # the part of an epoch that waits for data, d256 l2
-    python tests/benchmarks/corpora.py memory     # peak of a training on a corpus 1, 10, 100 times as large
+    python tests/benchmarks/corpora.py memory     # peak of whole passes, corpora of 1, 10, 100 times
 
 The corpora are 1/f noise in windows of 8 s at 256 Hz on four channels, three minutes a recording, written as
-the workflow writes them but without a signal chain. Each training is a process of its own.
+the workflow writes them but without a signal chain. Each training is a process of its
+own.
 """
 
 from __future__ import annotations
@@ -18,9 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -28,7 +35,10 @@ sys.path.insert(0, str(ROOT))
 CHANNELS = ("AF7", "AF8", "TP9", "TP10")
 RATE, SAMPLES, WINDOWS = 256.0, 2048, 22  # windows of a recording
 RECORDING_MB = 4 * len(CHANNELS) * SAMPLES * WINDOWS / 1e6
-POOL_MB = 64.0
+FULL = 93  # recordings that fill a row group
+POOL_MB = 70.0  # holds a row group, and hardly more
+STEPS = 20  # of training in a pass that measures memory
+EPOCHS = 40  # the default
 ROUNDS = 3
 
 
@@ -132,84 +142,110 @@ def study(folder: Path, recordings: int) -> tuple[Path, Path]:
 # From parquet to token batches ------------------------------------------------------------------
 
 
-def by_pandas(file: Path, steps: int, context: int, batch: int) -> list[np.ndarray]:
-    """As research code reads: one row after another."""
+def rows_of_pandas(file: Path, steps: int, context: int) -> torch.utils.data.Dataset:
+    """As research code reads: a data frame, of which one row after another is scaled and cut."""
     import pandas as pd
+    import torch
 
-    frame = pd.read_parquet(file)
-    sequences, chain = [], []
-    for _, rows in frame.groupby("recording", sort=False):
-        signal = {name: np.concatenate(rows[name].to_list()) for name in CHANNELS}
-        quartiles = {name: np.percentile(signal[name], [25, 50, 75]) for name in CHANNELS}
-        for _, row in rows.iterrows():
-            scaled = [
-                np.clip(
-                    (row[name] - quartiles[name][1])
-                    / max((quartiles[name][2] - quartiles[name][0]) / 1.3489795, 0.1),
-                    -15,
-                    15,
-                )
-                for name in CHANNELS
-            ]
-            tokens = np.stack(scaled).reshape(len(CHANNELS), steps, -1).transpose(1, 0, 2)
-            chain.append(tokens.astype(np.float32))
-            if len(chain) == context:
-                sequences.append(np.concatenate(chain))
-                chain = []
-    return [np.stack(sequences[n : n + batch]) for n in range(0, len(sequences), batch)]
+    class Rows(torch.utils.data.Dataset):
+        def __init__(self) -> None:
+            self.frame = pd.read_parquet(file)
+            self.scale, self.sequences = {}, []
+            for name, rows in self.frame.groupby("recording", sort=False):
+                signal = np.stack([np.concatenate(rows[name].to_list()) for name in CHANNELS])
+                low, middle, high = np.percentile(signal, [25, 50, 75], axis=1, keepdims=True)
+                self.scale[name] = middle, np.maximum((high - low) / 1.3489795, 0.1)
+                its = rows.index.to_numpy()
+                self.sequences += [its[n : n + context] for n in range(0, len(its), context)]
+
+        def __len__(self) -> int:
+            return len(self.sequences)
+
+        def __getitem__(self, number: int) -> torch.Tensor:
+            tokens = []
+            for index in self.sequences[number]:
+                row = self.frame.iloc[index]
+                middle, scale = self.scale[row["recording"]]
+                signal = (np.stack([row[name] for name in CHANNELS]) - middle) / scale
+                signal = np.clip(signal, -15, 15).astype(np.float32)
+                tokens.append(signal.reshape(len(CHANNELS), steps, -1).transpose(1, 0, 2))
+            return torch.from_numpy(np.concatenate(tokens))
+
+    return Rows()
 
 
 def rows(folder: Path) -> None:
-    """The same scaled token batches, in order; remit's with and without verifying the file.
-
-    Processor time, one thread of torch: on a busy machine the clock says nothing.
-    """
+    """The same scaled token batches. One thread of torch, no worker processes on either side."""
     import torch
 
-    from remit.config import Sequences
-    from remit.dataset.corpus import Corpora, Part, SignalMemory
-    from remit.dataset.windows import open_dataset
+    from remit.config import Pretraining, Sequences
+    from remit.dataset.corpus import Corpora, Epoch, Part, SignalMemory
+    from remit.dataset.windows import WindowsFile, open_dataset
 
     torch.set_num_threads(1)
-    file = corpus(folder / "rows.parquet", "main", 128)
-    settings, batch = Sequences(), 16
+    file = corpus(folder / "rows.parquet", "main", FULL)
+    settings, batch = Sequences(), Pretraining().batch_size
+    steps = round(SAMPLES / RATE / settings.token_seconds)
 
-    def by_remit(data) -> list[np.ndarray]:
+    def load(data: WindowsFile) -> Corpora:
         made = Corpora([Part(data, data.participants, settings)], SignalMemory(1e9))
         for _ in made.scan():
             pass
-        order = made.in_order()
-        return [
-            order.read(np.arange(first, min(first + batch, len(order))))[0].samples_BKCS.numpy()
-            for first in range(0, len(order), batch)
-        ]
+        return made
 
-    times: dict[str, list[float]] = {"verify": [], "remit": [], "pandas": []}
-    for _ in range(ROUNDS):
-        began = time.process_time()
-        data = open_dataset(file)
-        times["verify"].append(time.process_time() - began)
-        began = time.process_time()
-        ours = by_remit(data)
-        times["remit"].append(time.process_time() - began)
-        began = time.process_time()
-        steps = round(SAMPLES / RATE / settings.token_seconds)
-        theirs = by_pandas(file, steps, settings.context_windows, batch)
-        times["pandas"].append(time.process_time() - began)
-    worst = max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
-    assert worst < 1e-4, worst
-    verify, remit, pandas = (float(np.median(times[key])) for key in times)
-    print(
-        f"{128 * RECORDING_MB:.0f} MB of signal to token batches: remit {remit:.2f} s, pandas rows "
-        f"{pandas:.2f} s ({pandas / remit:.1f} x; largest difference {worst:.0e}); with the verification "
-        f"of the file, {verify:.2f} s, {pandas / (remit + verify):.1f} x"
-    )
+    def batches(order: Epoch) -> Iterator[torch.Tensor]:
+        for first in range(0, len(order), batch):
+            (read,) = order.read(np.arange(first, min(first + batch, len(order))))
+            yield read.samples_BKCS
+
+    def through(made: Iterable[torch.Tensor], sequences: int) -> None:
+        assert sum(len(one) for one in made) == sequences
+
+    seconds: dict[str, list[tuple[float, float]]] = {}
+
+    def timed(what: str, action: Callable[..., Any], *given: Any) -> Any:
+        clock, cpu = time.perf_counter(), time.process_time()
+        found = action(*given)
+        took = time.perf_counter() - clock, time.process_time() - cpu
+        seconds.setdefault(what, []).append(took)
+        return found
+
+    loader = partial(torch.utils.data.DataLoader, batch_size=batch)
+    for number in range(ROUNDS):
+        data = timed("verifying", open_dataset, file)
+        ours = timed("remit, loading", load, data)
+        theirs = timed("pandas, loading", rows_of_pandas, file, steps, settings.context_windows)
+        if number == 0:
+            pairs = zip(batches(ours.in_order()), loader(theirs), strict=True)
+            worst = max(float((a - b).abs().max()) for a, b in pairs)
+            assert worst < 1e-4, worst
+        for epoch in range(2):
+            order = ours.epoch((number, epoch))
+            timed("remit, an epoch", through, batches(order), len(ours))
+            timed("pandas, an epoch", through, loader(theirs, shuffle=True), len(ours))
+    for place, clock in enumerate(("wall", "processor")):
+        took = {
+            what: float(np.median([one[place] for one in all_])) for what, all_ in seconds.items()
+        }
+        line = []
+        for what, epochs in (("first pass", 1), ("later pass", 0), (f"{EPOCHS} epochs", EPOCHS)):
+            remit, pandas = (
+                took[f"{who}, loading"] * min(epochs, 1) + took[f"{who}, an epoch"] * max(epochs, 1)
+                for who in ("remit", "pandas")
+            )
+            line.append(f"{what} {remit:.3f} against {pandas:.3f} s: {pandas / remit:.1f} x")
+        print(
+            f"{FULL * RECORDING_MB:.0f} MB of signal to token batches of {batch}, {clock} time: "
+            f"{'; '.join(line)}; verifying the file once {took['verifying']:.2f} s; largest "
+            f"difference {worst:.0e}",
+            flush=True,
+        )
 
 
 # Trainings --------------------------------------------------------------------------------------
 
 
-def child(folder: Path, corpora: list[str], options: dict) -> None:
+def training(folder: Path, corpora: list[str], options: dict) -> None:
     """One training; prints what took how long, and the largest memory."""
     from remit.config import Execution, Model, Pretraining, Sequences
     from remit.dataset.corpus import Corpora, Epoch
@@ -218,36 +254,40 @@ def child(folder: Path, corpora: list[str], options: dict) -> None:
     from remit.training import pretrain
 
     name = ModelName.parse(options.pop("name"))
+    options.setdefault("least_steps", 1)
     inner = {"d_model", "num_layers", "mask_percent", "masking_style"}
     model = Model(**options.pop("model", {})).model_dump(exclude=inner)
     sequences = Sequences(**options.pop("sequences", {}))
     spent: dict[str, float] = {}
+    busy: dict[str, float] = {}  # processor time
 
     def timed(owner, what: str) -> None:
         original = getattr(owner, what)
 
         def call(*given, **named):
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             try:
                 return original(*given, **named)
             finally:
                 spent[what] = spent.get(what, 0.0) + time.perf_counter() - began
+                busy[what] = busy.get(what, 0.0) + time.process_time() - cpu
 
         setattr(owner, what, call)
 
     timed(room, "open_dataset")
     timed(Corpora, "epoch")
     timed(Epoch, "read")
+    timed(pretrain, "augmented")
     timed(pretrain, "masked_batches")
     timed(pretrain, "_fit")
+    timed(pretrain, "_evaluate")
     original = pretrain._evaluate
 
     def evaluate(*given):
-        before = dict(spent)
-        began = time.perf_counter()
+        before = dict(spent), dict(busy)
         found = original(*given)
-        spent.update({key: before[key] for key in ("read", "masked_batches")})
-        spent["evaluate"] = time.perf_counter() - began
+        for now, then in zip((spent, busy), before, strict=True):
+            now.update({key: then[key] for key in ("read", "masked_batches")})
         return found
 
     pretrain._evaluate = evaluate
@@ -266,13 +306,68 @@ def child(folder: Path, corpora: list[str], options: dict) -> None:
         execution=Execution(device="cpu", mlflow=False, save_minutes=600, training_threads=2),
         log=lambda line: print(line, file=sys.stderr),
     )
-    print(
-        json.dumps(spent | {"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6})
+    print(json.dumps({"wall": spent, "processor": busy}))
+
+
+def passes(folder: Path, corpora: list[str], options: dict) -> None:
+    """All that a training reads, and a few of its steps; prints times and the largest memory.
+
+    The corpora are verified, scanned for the spectrum's statistics and read in batches for an epoch, with
+    random changes and masks. Steps are spread evenly over the epoch, as many for every corpus.
+    """
+    import torch
+
+    from remit.config import Pretraining, Sequences
+    from remit.dataset.splits import read_split
+    from remit.dataset.windows import open_dataset
+    from remit.naming import ModelName
+    from remit.nn.encoder import EncoderSettings
+    from remit.training import corpora as room
+    from remit.training import pretrain
+    from remit.training.data import build_encoder
+
+    began = time.perf_counter()
+    seconds = {}
+
+    def passed(what: str) -> None:
+        nonlocal began
+        seconds[what], began = time.perf_counter() - began, time.perf_counter()
+
+    torch.set_num_threads(2)
+    settings = Pretraining(shuffle_mb=POOL_MB, least_steps=1, epochs=1)
+    primary = open_dataset(folder / "primary.parquet")
+    files = room.open_corpora([Path(file) for file in corpora], primary)
+    passed("verified")
+    people = read_split(folder / "split.json").part("train")
+    train, _ = room.index_corpora(primary, files, people[1:], people[:1], Sequences(), settings)
+    encoder, _ = build_encoder(
+        EncoderSettings(32, 1, train.samples_per_token, d_state=16, headdim=16), CHANNELS
     )
+    model = pretrain.Reconstruction(encoder, settings, ModelName(32, 1, 20, "mae"), RATE)
+    model.spectrum.fit(train.scan())
+    passed("scanned")
+    optimiser = torch.optim.AdamW(pretrain.parameter_groups(model, settings.weight_decay))
+    order = train.epoch((settings.seed, 1))
+    starts = range(0, len(order), settings.batch_size)
+    every = len(starts) // STEPS
+    for number, first in enumerate(starts):
+        reads = order.read(np.arange(first, min(first + settings.batch_size, len(order))))
+        reads = [pretrain.augmented(read, settings, (settings.seed, 2)) for read in reads]
+        electrodes = {read.channels: None for read in reads}
+        mine = pretrain.masked_batches(
+            model, reads, electrodes, (settings.seed, 3), torch.device("cpu")
+        )
+        if number % every == 0:
+            count = sum(batch.masked_BKC.sum() for batch in mine)
+            pretrain.accumulate(model, mine, count, settings.batch_size)
+            optimiser.step()
+    passed("read")
+    mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    print(json.dumps(seconds | {"mb": mb, "row_groups": len(files[0].group_ends)}))
 
 
-def training(folder: Path, corpora: list[Path], **options) -> dict:
-    given = json.dumps({"corpora": [str(file) for file in corpora], **options})
+def in_a_process(part: str, folder: Path, corpora: list[Path], **options) -> dict:
+    given = json.dumps({"part": part, "corpora": [str(file) for file in corpora], **options})
     done = subprocess.run(
         [sys.executable, "-W", "ignore", __file__, "--child", given, "--folder", folder],
         capture_output=True,
@@ -285,40 +380,52 @@ def training(folder: Path, corpora: list[Path], **options) -> dict:
 
 
 def waiting(folder: Path) -> None:
-    """Two pools, so that an epoch reads while it trains."""
+    """Several pools, so that an epoch reads while it trains, and one.
+
+    On a busy machine a step of two threads waits for processors, which flatters the data; so also by
+    processor time, as if a step shared its own out over two cores evenly and data used one.
+    """
     study(folder, 20)
-    extra = corpus(folder / "extra.parquet", "more", 120)
-    for pool in (POOL_MB / 4, 1024):
-        found = training(
-            folder, [extra], name="mamba2_eeg_d256_l2_m20_mae", epochs=1, shuffle_mb=pool
+    extra = corpus(folder / "extra.parquet", "more", 40)
+    for pool in (16, 1024):
+        found = in_a_process(
+            "training",
+            folder,
+            [extra],
+            name="mamba2_eeg_d256_l2_m20_mae",
+            epochs=1,
+            shuffle_mb=pool,
         )
-        epoch = found["_fit"] - found["evaluate"]
-        data = found["read"] + found["masked_batches"] + found["epoch"]
+        line = []
+        for clock, cores in (("wall", 1), ("processor", 2)):
+            took = found[clock]
+            data = sum(took[key] for key in ("read", "augmented", "masked_batches", "epoch"))
+            epoch = data + (took["_fit"] - took["_evaluate"] - data) / cores
+            line.append(
+                f"by {clock} time {data:.2f} of {epoch:.0f} s: {100 * data / epoch:.1f} % (reading "
+                f"{took['read']:.2f}, random changes {took['augmented']:.2f}, masks "
+                f"{took['masked_batches']:.2f} s)"
+            )
         print(
-            f"an epoch of d256 l2 over {136 * RECORDING_MB:.0f} MB, pools of {pool:g} MB: {epoch:.0f} s, of "
-            f"which waiting for data {data:.2f} s: {100 * data / epoch:.1f} % (reading "
-            f"{found['read']:.2f} s, masks {found['masked_batches']:.2f} s)"
+            f"an epoch of d256 l2, pools of {pool:g} MB, waiting for data {'; '.join(line)}",
+            flush=True,
         )
 
 
 def memory(folder: Path) -> None:
-    """A small model on tokens of whole windows, for what counts is the passes over the data."""
     study(folder, 20)
     first = None
-    fill = round(0.8 * POOL_MB / RECORDING_MB)  # the study is in the pool too
     for times in (1, 10, 100):
-        file = corpus(folder / f"times{times}.parquet", "more", times * fill)
-        found = training(
-            folder, [file], name="mamba2_eeg_d8_l1_m20_mae", epochs=1, batch_size=64,
-            shuffle_mb=POOL_MB, model={"d_state": 8, "headdim": 8},
-            sequences={"token_seconds": 8.0, "context_windows": 2}, block_seconds=[8.0, 8.0],
-        )  # fmt: skip
+        file = corpus(folder / f"times{times}.parquet", "more", times * FULL)
+        found = in_a_process("passes", folder, [file])
         first = first or found["mb"]
+        megabytes = times * FULL * RECORDING_MB
         print(
-            f"{times} x: {times * fill * RECORDING_MB:.0f} MB of signal, "
+            f"{times} x: {megabytes:.0f} MB of signal in {found['row_groups']} row groups, "
             f"{file.stat().st_size / 1e6:.0f} MB of file: peak {found['mb']:.0f} MB "
-            f"({found['mb'] / first:.3f} of the first); verified in {found['open_dataset']:.1f} s, "
-            f"trained in {found['_fit']:.1f} s",
+            f"({found['mb'] / first:.3f} of the first); verified in {found['verified']:.1f} s "
+            f"({megabytes / found['verified']:.0f} MB/s), scanned in {found['scanned']:.1f} s, read in "
+            f"{found['read']:.1f} s with {STEPS} steps",
             flush=True,
         )
         file.unlink()
@@ -333,7 +440,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         options = json.loads(args.child)
-        child(args.folder, options.pop("corpora"), options)
+        part = {f.__name__: f for f in (training, passes)}[options.pop("part")]
+        part(args.folder, options.pop("corpora"), options)
         return
     for name in args.parts or parts:
         with tempfile.TemporaryDirectory() as folder:

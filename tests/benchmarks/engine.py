@@ -8,6 +8,7 @@
     python tests/benchmarks/engine.py length      # cost against length, batch and width
     python tests/benchmarks/engine.py stack       # two bidirectional layers, own and shared weights
     python tests/benchmarks/engine.py bf16        # bfloat16 products against autocast for the peers
+    python tests/benchmarks/engine.py overhead    # a whole step beside its products and scans alone
     python tests/benchmarks/engine.py step        # a pretraining step: plain, bfloat16, compiled (--compile)
     python tests/benchmarks/engine.py compile     # torch.compile: the first call, and the later ones
 
@@ -258,7 +259,12 @@ def embed(module: nn.Module, u_BTD: Tensor) -> Tensor:
         return module(u_BTD)
 
 
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int, seconds: float) -> Times:
+def interleaved(
+    calls: dict[str, Callable[[], object]],
+    rounds: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:
     """Seconds of each call in each round; at least two rounds, then as many as the time allows."""
     times: Times = {name: [] for name in calls}
     began = time.perf_counter()
@@ -266,9 +272,9 @@ def interleaved(calls: dict[str, Callable[[], object]], rounds: int, seconds: fl
         if turn > 1 and (time.perf_counter() - began) * (turn + 1) / turn > seconds:
             break
         for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
-            start = time.perf_counter()
+            start = clock()
             calls[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return times
 
 
@@ -776,6 +782,104 @@ def step(args: argparse.Namespace) -> None:
         )
 
 
+def overhead(args: argparse.Namespace) -> None:
+    """A whole step of pretraining (d256 l2, the defaults) beside its matrix products and scans alone.
+
+    These are the blocks, and the bare products of what surrounds them: samples to tokens, perceptron,
+    electrodes and heads, backwards as far as a step needs them.
+    """
+    from remit.config import Model, Pretraining
+    from remit.dataset.corpus import Read
+    from remit.naming import ModelName
+    from remit.nn.encoder import Encoder, EncoderSettings
+    from remit.training import pretrain
+
+    sequences, channels, samples = Pretraining().batch_size, 4, 128
+    settings, name, cpu = Pretraining(), ModelName(D_MODEL, 2, 20, "mae"), torch.device("cpu")
+    hidden = Model().token_hidden
+    header(
+        f"A whole step of pretraining, d{D_MODEL} l2, beside its products and scans",
+        "sequences x tokens", "clock", "blocks, ms", "other products, ms", "step, ms",
+        "step over both", "data and masks, ms", "AdamW, clipping, ms",
+    )  # fmt: skip
+
+    def products_of(tokens: int, masked: int, frequencies: int) -> Callable[[], None]:
+        sizes = [  # rows, from, to, and whether a gradient goes further back
+            (tokens, samples, D_MODEL, False), (tokens, samples, hidden, False),
+            (tokens, hidden, D_MODEL, True), (channels, D_MODEL, D_MODEL, False),
+            (masked, D_MODEL, samples, True), (masked, D_MODEL, frequencies, True),
+        ]  # fmt: skip
+        factors = [
+            (torch.randn(n, i), torch.randn(i, o), torch.randn(n, o), back)
+            for n, i, o, back in sizes
+        ]
+
+        def multiply() -> None:
+            for rows_NI, weight_IO, grad_NO, back in factors:
+                _ = rows_NI @ weight_IO, rows_NI.T @ grad_NO
+                _ = grad_NO @ weight_IO.T if back else None
+
+        return multiply
+
+    for tokens in (128, 512):
+        torch.manual_seed(0)
+        steps = tokens // channels
+        sizes = EncoderSettings(D_MODEL, 2, samples, token_hidden=hidden)
+        encoder = Encoder(sizes, torch.randn(channels, 3) * 0.05)
+        model = pretrain.Reconstruction(encoder, settings, name, 256.0).train()
+        names = tuple(f"electrode {number}" for number in range(channels))
+        read = Read(
+            names,
+            torch.randn(sequences, steps, channels, samples),
+            torch.ones(sequences, steps, dtype=torch.bool),
+            np.arange(sequences),
+            np.zeros(sequences, dtype=np.int64),
+        )
+        model.spectrum.fit(read.samples_BKCS.flatten(0, 2))
+        optimiser = torch.optim.AdamW(pretrain.parameter_groups(model, settings.weight_decay))
+        epoch = iter(range(1, 10**9))
+
+        def data(model=model, read=read, epoch=epoch) -> list:
+            at = next(epoch)
+            changed = pretrain.augmented(read, settings, (0, 1, at))
+            return pretrain.masked_batches(model, [changed], {read.channels: None}, (0, 2, at), cpu)
+
+        def update(model=model, optimiser=optimiser) -> None:
+            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+            assert torch.isfinite(norm)
+            optimiser.step()
+
+        def whole(model=model, data=data, update=update) -> None:
+            mine = data()
+            count = sum(batch.masked_BKC.sum() for batch in mine)
+            pretrain.accumulate(model, mine, count, sequences)
+            update()
+            model.after_step()
+
+        masked = sequences * round(name.mask_ratio * tokens)
+        blocks = nn.Sequential(*encoder.blocks)
+        calls = {
+            "whole": whole,
+            "blocks": partial(train, blocks, *inputs(sequences, tokens)),
+            "products": products_of(sequences * tokens, masked, model.spectrum.num_frequencies),
+            "data": data,
+            "update": update,
+        }
+        for call in calls.values():
+            call()
+        for clock, threads in ((time.perf_counter, THREADS), (time.process_time, 1)):
+            torch.set_num_threads(threads)
+            times = interleaved(calls, args.rounds, args.seconds, clock)
+            both = [a + b for a, b in zip(times["blocks"], times["products"], strict=True)]
+            over = statistics.median(times["whole"]) / statistics.median(both)
+            row(
+                f"{sequences} x {tokens}", f"{clock.__name__}, {threads} threads", ms(times["blocks"]),
+                ms(times["products"]), ms(times["whole"]), f"{over:.2f}", ms(times["data"]),
+                ms(times["update"]),
+            )  # fmt: skip
+        torch.set_num_threads(THREADS)
+
+
 def child(call: str) -> None:
     name, arguments = json.loads(call)
     result = {f.__name__: f for f in (peak, helped)}[name](*arguments)
@@ -792,6 +896,7 @@ def main() -> None:
         "stack": stack,
         "bf16": bf16,
         "step": step,
+        "overhead": overhead,
         "compile": compiled,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

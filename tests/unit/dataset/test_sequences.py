@@ -12,7 +12,7 @@ from remit.config import Sequences
 from remit.dataset.sequences import chain_windows, length_sorted_batches, load_sequences
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
-from remit.nn.scaling import robust_scale
+from remit.nn.scaling import robust_scale, scale_of
 from tests.unit.training.conftest import make_dataset
 
 
@@ -30,6 +30,28 @@ def windows(draw):
                 groups.append(group)
     starts_N = np.array(starts)
     return starts_N, starts_N + 8, np.array(groups)
+
+
+@given(
+    st.integers(1, 30_000),
+    st.sampled_from(["noise", "ties", "one value", "drift", "sample unlike the rest"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_quartiles_are_those_of_numpy(samples, kind, seed):
+    signal_L = np.random.default_rng(seed).standard_normal(samples).astype(np.float32)
+    if kind == "ties":
+        signal_L = np.round(signal_L)
+    elif kind == "one value":
+        signal_L[:] = 3.0
+    elif kind == "drift":
+        signal_L = np.cumsum(signal_L, dtype=np.float32)
+    elif kind == "sample unlike the rest":
+        signal_L[:: max(1, samples // 2048)] = 100.0
+    found = scale_of(torch.from_numpy(signal_L).view(1, 1, -1))
+    low, middle, high = np.percentile(signal_L.astype(np.float64), [25, 50, 75])
+    scale = max((high - low) / 1.3489795, 0.1)
+    assert float(found.middle_C1) == pytest.approx(middle, rel=1e-6, abs=1e-6)
+    assert float(found.scale_C1) == pytest.approx(scale, rel=1e-5, abs=1e-5)
 
 
 @given(windows(), st.integers(1, 5))

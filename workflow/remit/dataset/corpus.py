@@ -377,9 +377,10 @@ class Epoch:
         # By itself, so that nothing holds on to a pool while the next one is read.
         out = []
         for channels, (tokens, number_P) in self._corpora.pool(self.pools[pool]).items():
-            its = draws[np.isin(self.number_D[draws], number_P)]
+            rows = np.searchsorted(number_P, self.number_D[draws])
+            here = number_P.take(rows, mode="clip") == self.number_D[draws]
+            its, rows = draws[here], rows[here]
             if len(its):
-                rows = np.searchsorted(number_P, self.number_D[its])
                 samples_BKCS, valid_BK = tokens.batch(rows, torch.device("cpu"))
                 number_B, turn_B = self.number_D[its], self.turn_D[its]
                 out.append(Read(channels, samples_BKCS, valid_BK, number_B, turn_B))

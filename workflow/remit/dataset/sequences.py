@@ -63,19 +63,16 @@ class Tokens:
         if cut:
             longest = int(real_BV.sum(dim=1).max())
             chosen_BV, real_BV = chosen_BV[:, :longest], real_BV[:, :longest]
-        signal_BVCL = self.signal_WCL[chosen_BV.clamp(min=0)]
-        if not real_BV.all():
-            signal_BVCL = signal_BVCL * real_BV[:, :, None, None]
-        B, V, C, L = signal_BVCL.shape
-        S = self.samples_per_token
-        steps = L // S
-        samples_BKCS = (
-            signal_BVCL.reshape(B, V, C, steps, S)
-            .permute(0, 1, 3, 2, 4)
-            .reshape(B, V * steps, C, S)
-            .contiguous()
-        )
+        B, V = chosen_BV.shape
+        C, steps = self.signal_WCL.shape[1], self.steps_per_window
+        # Of each token the row in [W * C * steps, S], so that a sample is copied once.
+        within_kC = torch.arange(C * steps).view(C, steps).T
+        rows_BVkC = chosen_BV.clamp(min=0)[:, :, None, None] * (C * steps) + within_kC
+        tokens_NS = self.signal_WCL.reshape(-1, self.samples_per_token)
+        samples_BKCS = tokens_NS.index_select(0, rows_BVkC.flatten()).view(B, V * steps, C, -1)
         valid_BK = real_BV.repeat_interleave(steps, dim=1)
+        if not real_BV.all():
+            samples_BKCS *= valid_BK[:, :, None, None]
         return samples_BKCS.to(device), valid_BK.to(device)
 
 

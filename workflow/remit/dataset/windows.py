@@ -343,7 +343,8 @@ def open_dataset(file: str | os.PathLike[str]) -> WindowsFile:
         )
     _check_schema(parquet.schema_arrow, metadata, path)
     frames = []
-    contents: dict[tuple[str, str], ContentHash] = {}
+    hashes: dict[tuple[str, str], str] = {}
+    running: dict[tuple[str, str], ContentHash] = {}  # of the recording that is being read
     for group in range(parquet.num_row_groups):
         table = _read_group(parquet, group, path)
         frames.append(table.select(list(_PLAIN_COLUMNS)).to_pandas())
@@ -351,24 +352,28 @@ def open_dataset(file: str | os.PathLike[str]) -> WindowsFile:
         for first, length in _runs(frames[-1]):
             row = frames[-1].iloc[first]
             key = (row["Participant"], row["recording"])
-            if key not in contents:
-                contents[key] = ContentHash(
-                    metadata["channels"], metadata["window_samples"], metadata["sampling_rate"]
-                )
-            contents[key].update(table.slice(first, length))
+            if key not in running:
+                hashes |= {before: content.hexdigest() for before, content in running.items()}
+                running = {
+                    key: ContentHash(
+                        metadata["channels"], metadata["window_samples"], metadata["sampling_rate"]
+                    )
+                }
+            running[key].update(table.slice(first, length))
+        del table  # before the next one is read
+    hashes |= {last: content.hexdigest() for last, content in running.items()}
     if not frames or not sum(map(len, frames)):
         raise RemitError(f"{path}: holds no windows; expected at least one; make the file again.")
     frame = pd.concat(frames, ignore_index=True)
     _check_order(frame, path)
     labels = _labels(frame, path)
     owners: dict[str, str] = {}
-    for participant, recording in contents:
+    for participant, recording in hashes:
         if owners.setdefault(recording, participant) != participant:
             raise RemitError(
                 f"{path}: recording {recording} belongs to participants {owners[recording]} and "
                 f"{participant}; expected one; give every recording an id of its own."
             )
-    hashes = {key: content.hexdigest() for key, content in contents.items()}
     if combined_hash(hashes) != metadata["content_sha256"]:
         raise RemitError(
             f"{path}: the windows differ from the hash written with them "
@@ -492,6 +497,7 @@ class WindowsFile:
             for index, channel in enumerate(self.channels):
                 samples_WS = _samples(table.column(channel)).reshape(end - begin, -1)
                 out_WCS[first:stop, index] = samples_WS if whole else samples_WS[inside]
+            del table, samples_WS  # before the next one is read
 
 
 def _samples(column: pa.ChunkedArray) -> np.ndarray:
@@ -508,7 +514,8 @@ def _samples(column: pa.ChunkedArray) -> np.ndarray:
 def _parquet(file: str | os.PathLike[str]) -> pq.ParquetFile:
     path = Path(file)
     try:
-        return pq.ParquetFile(path)
+        # Unless told otherwise it keeps the compressed row group that was read last.
+        return pq.ParquetFile(path, pre_buffer=False)
     except FileNotFoundError:
         raise RemitError(
             f"{path}: is not there; expected a windows file; check the path."
