@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,16 +67,20 @@ def _positions(channels: Sequence[str]) -> torch.Tensor:
 def files_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, str]:
     """The recordings of some participants by the SHA-256 of their source file.
 
-    Finds a recording again whatever channels were chosen of it. A file that holds several of the
-    dataset's recordings is left out, for it may be of several people.
+    Finds a recording again whatever channels were chosen of it. A file that holds recordings of
+    several participants of the dataset is left out: it says nothing about any of them.
     """
     sources = dataset.metadata["sources"]
-    files = Counter(source["sha256"] for source in sources.values())
+    owners: dict[str, set[str]] = {}
+    for source in sources.values():
+        owners.setdefault(source["sha256"], set()).add(source["participant"])
     chosen = set(participants)
     return {
         source["sha256"]: recording
         for recording, source in sources.items()
-        if source["sha256"] and files[source["sha256"]] == 1 and source["participant"] in chosen
+        if source["sha256"]
+        and len(owners[source["sha256"]]) == 1
+        and source["participant"] in chosen
     }
 
 
@@ -93,6 +96,20 @@ def signals_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, s
         for recording, source in dataset.metadata["sources"].items()
         for kind in ("signal_sha256", "samples_sha256")
         if source["participant"] in chosen
+    }
+
+
+def seen_again(
+    dataset: WindowsFile, other: WindowsFile, participants: Iterable[str]
+) -> dict[str, str]:
+    """The recordings of a dataset that hold signal of ``participants`` of the other: theirs by name."""
+    chosen = set(participants)
+    known = signals_of(other, chosen) | files_of(other, chosen)
+    people = dataset.participants
+    return {
+        recording: known[key]
+        for key, recording in (signals_of(dataset, people) | files_of(dataset, people)).items()
+        if key in known
     }
 
 
