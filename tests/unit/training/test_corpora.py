@@ -13,6 +13,8 @@ from remit.dataset.splits import read_split
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
 from remit.nn.encoder import Encoder
+from remit.preprocessing.chain import CHANNEL_QUALITY
+from remit.recordings.recording import Segment
 from remit.training import checkpoint, pretrain
 from remit.training.corpora import index_corpora
 from remit.training.data import build_encoder, encoder_settings, files_of, montage_encoding
@@ -194,6 +196,69 @@ def test_a_held_out_recording_with_other_channels_is_found_by_its_file(bench, tm
     )
     file, _ = bench.pretrain(corpora=[several])
     assert f"made-{held_out}" not in checkpoint.load(file, "pretrained")["data"]["files_seen"]
+
+
+def pieces(folder, cohort, of, monkeypatch, **changes):
+    """A corpus with recordings of a person of the bench, in another file under another name."""
+    original = conftest.write_windows
+
+    def write(file, made, *, recording, **given):
+        first, stop = changes.get("samples", (0, None))
+        rows = changes.get("rows", range(len(CHANNELS)))
+        if recording.participant == of:
+            signal_CS = recording.signal_CS[list(rows), first:stop]
+            channels = tuple(recording.channels[row] for row in rows)
+            whole = (Segment(0, signal_CS.shape[1], 0.0),)
+            made = replace(
+                made,
+                signal_WCS=np.ascontiguousarray(made.signal_WCS[:, list(rows)]) + np.float32(1),
+                channels=channels,
+                **{name: getattr(made, name)[:, list(rows)] for name in CHANNEL_QUALITY},
+            )
+            recording = replace(
+                recording, participant="z", signal_CS=signal_CS, channels=channels, segments=whole
+            )
+        return original(file, made, recording=recording, **given)
+
+    (folder / cohort).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(conftest, "write_windows", write)
+        patch.setattr(conftest, "build_primary", lambda *_, **__: None)
+        make_dataset(folder / cohort, PEOPLE, cohort=cohort)
+    channels = [CHANNELS[row] for row in changes.get("rows", range(len(CHANNELS)))]
+    out = folder / f"{cohort}_primary.parquet"
+    build_primary(
+        [folder / cohort / f"{cohort}-{of}.parquet"], out, cohort=cohort, channels=channels
+    )
+    return out
+
+
+PIECES = {
+    "shorter": {"samples": (0, 250)},
+    "cut at an odd place": {"samples": (37, 199)},
+    "channels in another order": {"rows": (1, 0)},
+    "one of the channels": {"rows": (1,)},
+    "a piece of one channel": {"rows": (0,), "samples": (101, 233)},
+}
+
+
+@pytest.mark.parametrize("changes", PIECES.values(), ids=PIECES)
+def test_a_piece_of_a_held_out_recording_is_refused(bench, tmp_path, monkeypatch, changes):
+    held_out = read_split(bench.split).part("test")[0]
+    corpus = pieces(tmp_path, "piece", held_out, monkeypatch, **changes)
+    says = f"'{held_out}_r' holds the same signal as '{held_out}_r' of a held-out participant"
+    with pytest.raises(RemitError, match=says):
+        bench.pretrain(corpora=[corpus])
+
+
+def test_fine_tuning_finds_whom_the_backbone_saw_in_a_piece(bench, tmp_path, monkeypatch):
+    held_out = read_split(bench.split).part("test")[0]
+    corpus = pieces(tmp_path, "piece", held_out, monkeypatch, samples=(37, 199))
+    # As one that was pretrained where nobody knew who is held out.
+    monkeypatch.setattr(pretrain, "refuse_overlap", lambda *_: None)
+    file, _ = bench.pretrain(corpora=[corpus], epochs=1)
+    with pytest.raises(RemitError, match=f"participant {held_out} of validation or test was seen"):
+        bench.finetune(file, epochs=1)
 
 
 def test_a_file_with_several_recordings_of_one_person_says_who_that_is(bench):

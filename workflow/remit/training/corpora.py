@@ -15,7 +15,7 @@ from remit.dataset.sequences import unusable
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, did_you_mean, some_of
 from remit.training.checkpoint import check_equal
-from remit.training.data import files_of, seen_again, signal_of, signals_of
+from remit.training.data import files_of, seen_again, signal_of, signals_of, sketches_of
 
 
 def open_corpora(files: Sequence[Path], primary: WindowsFile) -> list[WindowsFile]:
@@ -160,4 +160,5 @@ def seen(train: Corpora, stop: Corpora) -> dict[str, Any]:
         },
         "signals_seen": sorted({key for who in shown for key in signals_of(*who)}),
         "files_seen": sorted({key for who in shown for key in files_of(*who)}),
+        "sketches_seen": sorted({key for who in shown for key in sketches_of(*who)}),
     }
