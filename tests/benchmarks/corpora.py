@@ -105,6 +105,7 @@ def corpus(file: Path, cohort: str, recordings: int, labelled: bool = False) -> 
                 "sha256": "",
                 "signal_sha256": f"{cohort}-{number}",
                 "samples_sha256": f"{cohort}-{number}",
+                "sketch": [],
             }
             for number in range(recordings)
         },

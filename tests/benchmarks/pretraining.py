@@ -340,7 +340,9 @@ def table(folder: Path) -> None:
                 ("all-channel", "squared"),
             )
         ]
-        heads = [f"{what}, {kind}{', robust' * (error == 'robust')}" for kind, what, error in columns]
+        heads = [
+            f"{what}, {kind}{', robust' * (error == 'robust')}" for kind, what, error in columns
+        ]
         print(f"| variant | {' | '.join(heads)} | band power (over random weights) | people |")
         print("|---" * (len(columns) + 3) + "|")
         order = ["base", *(name for group in VARIANTS.values() for name in group)]

@@ -202,7 +202,9 @@ def test_a_loss_that_is_no_number_names_its_sequence_and_keeps_the_state(
 @pytest.mark.parametrize("options", [{"learning_rate": 1e20}, {"weight_decay": 1e30}])
 def test_a_training_that_runs_away_ends_in_one_line(bench, options):
     """Where numbers overflow inside the model, with data that are sound."""
-    with pytest.raises(RemitError, match=r"is not finite (at|after) epoch \d.*; lower .*learning_rate"):
+    with pytest.raises(
+        RemitError, match=r"is not finite (at|after) epoch \d.*; lower .*learning_rate"
+    ):
         bench.pretrain(**options)
 
 

@@ -44,6 +44,7 @@ ROOT = Path(__file__).parents[2]
             "exactly one of simulate, sheet, scan",
         ),
         ({"pretraining": {"extra_cohorts": ["simulated"]}}, "leave it out"),
+        ({"pretraining": {"extra_cohorts": ["a", "a"]}}, "a stands there more than once"),
         (
             {"pretraining": {"corpus_weights": {"simulatd": 2}}},
             "corpus_weights names 'simulatd', which .* does not use.*Did you mean 'simulated'",

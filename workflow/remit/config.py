@@ -428,6 +428,13 @@ class Model(Settings):
         return ModelName(self.d_model, self.num_layers, self.mask_percent, self.masking_style)
 
 
+def _each_once(values: list[Any]) -> list[Any]:
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{some_of(twice)} stands there more than once; expected each once")
+    return values
+
+
 class Pretraining(Settings):
     """Masked reconstruction."""
 
@@ -493,6 +500,8 @@ class Pretraining(Settings):
     """Standard deviation of the natural log of a random amplitude of each training sequence."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initialisation, order, masks and random changes."""
+
+    _once = field_validator("extra_cohorts")(_each_once)
 
     @field_validator("geometry")
     @classmethod
@@ -563,13 +572,7 @@ class Sweep(Settings):
     masking_styles: Annotated[list[str], Field(min_length=1)] = list(MASKING_STYLES)
     """Masking styles."""
 
-    @field_validator("mask_percents", "masking_styles")
-    @classmethod
-    def _each_once(cls, values: list[Any]) -> list[Any]:
-        twice = sorted({str(value) for value in values if values.count(value) > 1})
-        if twice:
-            raise ValueError(f"{some_of(twice)} stands there more than once; expected each once")
-        return values
+    _once = field_validator("mask_percents", "masking_styles")(_each_once)
 
     @field_validator("masking_styles")
     @classmethod

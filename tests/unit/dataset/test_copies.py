@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from remit.dataset.primary import build_primary
+from remit.dataset.windows import encode_metadata, read_metadata
 from remit.errors import RemitError
 from remit.preprocessing.chain import Windows
 
@@ -47,3 +49,33 @@ def test_the_same_samples_filtered_otherwise_are_refused(
         build_primary(
             files, tmp_path / "x.parquet", cohort="made", channels=["AF7", "AF8", "TP9", "TP10"]
         )
+
+
+def test_a_piece_of_a_recording_under_another_name_is_refused(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    signal_CS = np.random.default_rng(5).standard_normal((4, 4000)).astype(np.float32)
+
+    def part(participant: str, recording: str, first: int, stop: int) -> Path:
+        piece_CS = np.ascontiguousarray(signal_CS[:, first:stop])
+        return write(participant, recording, signal_CS=piece_CS)
+
+    channels = ["AF7", "AF8", "TP9", "TP10"]
+    whole, piece = part("p1", "r1", 0, 4000), part("p2", "r2", 3001, 3777)
+    with pytest.raises(
+        RemitError, match="r1 .participant p1. and r2 .participant p2. share a part of their signal"
+    ):
+        build_primary([whole, piece], tmp_path / "x.parquet", cohort="made", channels=channels)
+    # One person's recordings stand on one side of a split.
+    own = part("p1", "r3", 1001, 2000)
+    build_primary([whole, own], tmp_path / "x.parquet", cohort="made", channels=channels)
+
+
+def test_a_file_without_sketches_is_refused(write: Callable[..., Path]) -> None:
+    file = write("p1", "r1")
+    table = pq.read_table(file)
+    metadata = read_metadata(file)
+    del metadata["sources"]["r1"]["sketch"]
+    pq.write_table(table.replace_schema_metadata(encode_metadata(metadata)), file)
+    with pytest.raises(RemitError, match="holds no sketch of recording r1; .* with this version"):
+        read_metadata(file)

@@ -289,7 +289,9 @@ def test_a_plan_holds_every_token_once_and_nothing_beyond_a_length(
             assert piece.first == (not tokens[row])
             tokens[row] += reversed(span) if reverse else span
             assert piece.last == (len(tokens[row]) == own[row])
-    for length in set(own) - {0}:  # rows of one length are shared out evenly, over two tiles or more
+    for length in set(own) - {
+        0
+    }:  # rows of one length are shared out evenly, over two tiles or more
         counts = [piece.count for piece in pieces if piece.length == length and piece.first]
         assert max(counts) - min(counts) < max(counts) and sum(counts) == own.count(length)
         if own.count(length) > 1 and 2 * sum(counts) * length >= tile_tokens:

@@ -8,16 +8,27 @@ import torch
 
 from remit.dataset import windows
 from remit.dataset.corpus import Corpora, Part, SignalMemory
+from remit.dataset.primary import build_primary
 from remit.dataset.splits import read_split
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
 from remit.nn.encoder import Encoder
+from remit.preprocessing.chain import CHANNEL_QUALITY
+from remit.recordings.recording import Segment
 from remit.training import checkpoint, pretrain
 from remit.training.corpora import index_corpora
-from remit.training.data import build_encoder, encoder_settings, montage_encoding
+from remit.training.data import build_encoder, encoder_settings, files_of, montage_encoding
 from remit.training.runtime import seed_all
 from tests.unit.training import conftest
-from tests.unit.training.conftest import CHANNELS, MODEL, NAME, RATE, SEQUENCES, make_dataset
+from tests.unit.training.conftest import (
+    CHANNELS,
+    MODEL,
+    NAME,
+    PEOPLE,
+    RATE,
+    SEQUENCES,
+    make_dataset,
+)
 
 CPU = torch.device("cpu")
 WIDE = ("AF7", "TP9", "TP10")
@@ -185,6 +196,149 @@ def test_a_held_out_recording_with_other_channels_is_found_by_its_file(bench, tm
     )
     file, _ = bench.pretrain(corpora=[several])
     assert f"made-{held_out}" not in checkpoint.load(file, "pretrained")["data"]["files_seen"]
+
+
+def pieces(folder, cohort, of, monkeypatch, **changes):
+    """A corpus with recordings of a person of the bench, in another file under another name."""
+    original = conftest.write_windows
+
+    def write(file, made, *, recording, **given):
+        first, stop = changes.get("samples", (0, None))
+        rows = changes.get("rows", range(len(CHANNELS)))
+        if recording.participant == of:
+            signal_CS = recording.signal_CS[list(rows), first:stop]
+            channels = tuple(recording.channels[row] for row in rows)
+            whole = (Segment(0, signal_CS.shape[1], 0.0),)
+            made = replace(
+                made,
+                signal_WCS=np.ascontiguousarray(made.signal_WCS[:, list(rows)]) + np.float32(1),
+                channels=channels,
+                **{name: getattr(made, name)[:, list(rows)] for name in CHANNEL_QUALITY},
+            )
+            recording = replace(
+                recording, participant="z", signal_CS=signal_CS, channels=channels, segments=whole
+            )
+        return original(file, made, recording=recording, **given)
+
+    (folder / cohort).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(conftest, "write_windows", write)
+        patch.setattr(conftest, "build_primary", lambda *_, **__: None)
+        make_dataset(folder / cohort, PEOPLE, cohort=cohort)
+    channels = [CHANNELS[row] for row in changes.get("rows", range(len(CHANNELS)))]
+    out = folder / f"{cohort}_primary.parquet"
+    build_primary(
+        [folder / cohort / f"{cohort}-{of}.parquet"], out, cohort=cohort, channels=channels
+    )
+    return out
+
+
+PIECES = {
+    "shorter": {"samples": (0, 250)},
+    "cut at an odd place": {"samples": (37, 199)},
+    "channels in another order": {"rows": (1, 0)},
+    "one of the channels": {"rows": (1,)},
+    "a piece of one channel": {"rows": (0,), "samples": (101, 233)},
+}
+
+
+@pytest.mark.parametrize("changes", PIECES.values(), ids=PIECES)
+def test_a_piece_of_a_held_out_recording_is_refused(bench, tmp_path, monkeypatch, changes):
+    held_out = read_split(bench.split).part("test")[0]
+    corpus = pieces(tmp_path, "piece", held_out, monkeypatch, **changes)
+    says = f"'{held_out}_r' holds the same signal as '{held_out}_r' of a held-out participant"
+    with pytest.raises(RemitError, match=says):
+        bench.pretrain(corpora=[corpus])
+
+
+def test_fine_tuning_finds_whom_the_backbone_saw_in_a_piece(bench, tmp_path, monkeypatch):
+    held_out = read_split(bench.split).part("test")[0]
+    corpus = pieces(tmp_path, "piece", held_out, monkeypatch, samples=(37, 199))
+    # As one that was pretrained where nobody knew who is held out.
+    monkeypatch.setattr(pretrain, "refuse_overlap", lambda *_: None)
+    file, _ = bench.pretrain(corpora=[corpus], epochs=1)
+    with pytest.raises(RemitError, match=f"participant {held_out} of validation or test was seen"):
+        bench.finetune(file, epochs=1)
+
+
+def test_a_file_with_several_recordings_of_one_person_says_who_that_is(bench):
+    data = open_dataset(bench.primary)
+    sources = data.metadata["sources"]
+    sources["again"] = dict(sources["p00_r"])
+    assert files_of(data, ["p00"]).keys() == {"made-p00"}
+    sources["other"] = sources["p01_r"] | {"sha256": "made-p00"}
+    assert not files_of(data, ["p00"])
+
+
+def copies(folder, people, cohort):
+    """A corpus of people of the bench, by their own names."""
+    (folder / cohort).mkdir()
+    make_dataset(folder / cohort, PEOPLE, cohort=cohort)
+    files = [folder / cohort / f"{cohort}-{name}.parquet" for name in people]
+    out = folder / f"{cohort}_primary.parquet"
+    build_primary(files, out, cohort=cohort, channels=list(CHANNELS))
+    return out
+
+
+def test_who_decides_when_to_stop_does_not_train_in_a_corpus(bench, tmp_path):
+    training, aside = pretrain.keep_aside(read_split(bench.split).part("train"), 0.3, 0)
+    again = copies(tmp_path, aside[:1], "again")
+    says = (
+        f"{aside[0]} has the id of a participant kept aside for early stopping; .*extra_ids: other"
+    )
+    with pytest.raises(RemitError, match=says):
+        bench.pretrain(corpora=[again])
+    says = "holds the same signal as .* of a participant kept aside for early stopping; .* extra cohort.$"
+    with pytest.raises(RemitError, match=says):
+        bench.pretrain(corpora=[again], extra_ids="other")
+    twice = copies(tmp_path, training[:1], "twice")
+    thrice = copies(tmp_path, training[:1], "thrice")
+    _, lines = bench.pretrain(corpora=[twice, thrice], epochs=1)
+    double = [line for line in lines if "counts double" in line]
+    pairs = [("twice", "made"), ("thrice", "made"), ("thrice", "twice")]
+    assert len(double) == 3
+    for line, (cohort, earlier) in zip(double, pairs, strict=True):
+        assert f"{training[0]} of cohort {cohort} stands in cohort {earlier} too" in line
+
+
+def test_an_id_in_other_letters_is_the_same_id(bench, tmp_path):
+    held_out = read_split(bench.split).part("test")[0].upper()
+    corpus = make_dataset(tmp_path, {held_out: None}, cohort="more", seed=77)
+    with pytest.raises(RemitError, match=f"participant {held_out} has the id of a held-out"):
+        bench.pretrain(corpora=[corpus])
+    bench.pretrain(corpora=[corpus], extra_ids="other", epochs=1)
+
+
+def test_a_cohort_is_given_once(bench, tmp_path):
+    more = make_dataset(tmp_path, {"x1": None}, cohort="more", seed=6)
+    with pytest.raises(
+        RemitError, match="more_primary.parquet: is of cohort more, as is .*each coh"
+    ):
+        bench.pretrain(corpora=[more, more])
+    with pytest.raises(RemitError, match="made_primary.parquet: is of cohort made, as is"):
+        bench.pretrain(corpora=[bench.primary])
+
+
+def test_a_weight_of_a_cohort_that_is_not_there_is_refused(bench, tmp_path):
+    more = make_dataset(tmp_path, {"x1": None}, cohort="more", seed=6)
+    says = "corpus_weights names 'moer', which .* some of made, more.* Did you mean 'more'"
+    with pytest.raises(RemitError, match=says):
+        bench.pretrain(corpora=[more], corpus_weights={"moer": 5.0})
+
+
+def test_who_has_no_good_window_is_left_out_of_a_corpus_and_named(bench, tmp_path):
+    """Of these every third has a bad window, and here no other one."""
+    some = make_dataset(tmp_path, {"x1": None, "x2": None}, cohort="some", windows=1, seed=6)
+    file, lines = bench.pretrain(corpora=[some], epochs=1)
+    assert any("left out of cohort some: participant x1, without a" in line for line in lines)
+    data = checkpoint.load(file, "pretrained")["data"]
+    assert data["corpora"]["some"]["participants"] == ["x2"]
+    assert data["corpora"]["some"]["left_out"] == ["x1"]
+    assert data["corpora"]["made"]["left_out"] == []
+    assert "some/x1" not in data["participants_seen"]["training"]
+    none = make_dataset(tmp_path, {"x1": None}, cohort="none", windows=1, seed=7)
+    with pytest.raises(RemitError, match="participant x1 has no window of good quality"):
+        bench.pretrain(corpora=[none])
 
 
 def test_fine_tuning_finds_a_recording_that_was_seen_with_other_channels(bench, tmp_path):

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 import remit
 from remit.dataset import windows
+from remit.dataset.sketches import holder_of
 from remit.dataset.windows import ParquetWriter, WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.files import atomic_write
@@ -168,6 +169,7 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
     seen: dict[str, _Input] = {}
     labels: dict[str, _Input] = {}
     copies: dict[tuple[str, str], _Input] = {}
+    holders: dict[str, str] = {}
     for item in inputs:
         if item.metadata["cohort"] != cohort:
             raise RemitError(
@@ -211,6 +213,16 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
                     "expected each recording once, as a copy would stand on both sides of a split; "
                     "remove one from the cohort sheet."
                 )
+        piece = holder_of(source["sketch"], holders)
+        if piece and seen[piece].participant != item.participant:
+            raise RemitError(
+                f"recordings {piece} (participant {seen[piece].participant}) and {item.recording} "
+                f"(participant {item.participant}) share a part of their signal; expected that of each "
+                "participant by itself, as a part would stand on both sides of a split; remove one from "
+                "the cohort sheet."
+            )
+        for value in source["sketch"]:
+            holders.setdefault(value, item.recording)
         known = labels.setdefault(item.participant, item)
         if known.label != item.label:
             raise windows.two_labels(

@@ -159,14 +159,19 @@ def chain_windows(
     return out
 
 
-def check_usable(dataset: WindowsFile, participants: Sequence[str], settings: Sequences) -> None:
-    """Raise :class:`RemitError` unless each has a window that may be used; reads no signal."""
+def unusable(dataset: WindowsFile, participants: Sequence[str], settings: Sequences) -> list[str]:
+    """Those of the participants who have no window that may be used; reads no signal."""
     frame = dataset.frame()
     if not settings.use_bad_windows:
         frame = frame[frame["good"]]
     there = set(frame["Participant"])
     known = set(dataset.participants)
-    empty = sorted(name for name in participants if name in known and name not in there)
+    return sorted(name for name in participants if name in known and name not in there)
+
+
+def check_usable(dataset: WindowsFile, participants: Sequence[str], settings: Sequences) -> None:
+    """Raise :class:`RemitError` unless each has a window that may be used; reads no signal."""
+    empty = unusable(dataset, participants, settings)
     if empty:
         raise RemitError(
             f"{dataset.path}: participant {some_of(empty)} has no window of good quality; expected at "

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import remit
+from remit.dataset.sketches import sketch
 from remit.errors import RemitError, some_of
 from remit.files import atomic_write
 from remit.naming import check_id
@@ -221,6 +222,7 @@ def write_windows(
 
     content = ContentHash(windows.channels, window_samples, windows.sampling_rate)
     content.update(table)
+    raw = [recording.signal_CS[recording.channels.index(name)] for name in windows.channels]
     source = {
         "participant": recording.participant,
         "sha256": recording.source_sha256,
@@ -233,7 +235,9 @@ def write_windows(
         # Of the signal alone: the same for a copy under another name, label or file header.
         "signal_sha256": _signal_sha256(windows.signal_WCS, order),
         # Of the samples before any filter: the same whatever reference and mains were found.
-        "samples_sha256": _samples_sha256(recording, windows.channels),
+        "samples_sha256": _samples_sha256(raw),
+        # Of the same samples: for a piece of it, or other channels.
+        "sketch": sketch(raw),
         "quality": windows.summary(),
     }
     metadata = {
@@ -308,10 +312,9 @@ def _signal_sha256(signal_WCS: np.ndarray, order: np.ndarray) -> str:
     return running.hexdigest()
 
 
-def _samples_sha256(recording: Recording, channels: Sequence[str]) -> str:
+def _samples_sha256(rows: Sequence[np.ndarray]) -> str:
     running = hashlib.sha256()
-    for channel in channels:
-        row_S = recording.signal_CS[recording.channels.index(channel)]
+    for row_S in rows:
         running.update(np.ascontiguousarray(row_S).data)
     return running.hexdigest()
 
@@ -556,6 +559,12 @@ def _metadata_of(parquet: pq.ParquetFile, path: Path) -> dict[str, Any]:
         raise RemitError(
             f"{path}: the metadata lacks {some_of(missing)}; expected {some_of(_METADATA, 20)}; "
             "make the file again with this version."
+        )
+    older = [name for name, source in metadata["sources"].items() if "sketch" not in source]
+    if older:
+        raise RemitError(
+            f"{path}: the metadata holds no sketch of recording {some_of(older)}; expected one, as copies "
+            "are found by it; make the file again with this version."
         )
     return metadata
 

@@ -30,8 +30,8 @@ from remit.preprocessing.reference import reference_electrodes, reference_signal
 if TYPE_CHECKING:
     from remit.recordings.recording import Recording
 
-# Raise when a change of the code alters the windows.
-RESULT_VERSION = 2
+# Raise when a change of the code alters the windows, or what their file says of them.
+RESULT_VERSION = 3
 
 # Where the low-pass leaves at most this part of an amplitude at the new Nyquist frequency (-40 dB;
 # the default leaves 0.0023), no further edge is needed before it.

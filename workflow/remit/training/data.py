@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from remit.dataset.sketches import holder_of
 from remit.dataset.splits import ParticipantSplit, read_split
 from remit.dataset.windows import WindowsFile
 from remit.errors import RemitError
@@ -68,16 +68,20 @@ def _positions(channels: Sequence[str]) -> torch.Tensor:
 def files_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, str]:
     """The recordings of some participants by the SHA-256 of their source file.
 
-    Finds a recording again whatever channels were chosen of it. A file that holds several of the
-    dataset's recordings is left out, for it may be of several people.
+    Finds a recording again whatever channels were chosen of it. A file that holds recordings of
+    several participants of the dataset is left out: it says nothing about any of them.
     """
     sources = dataset.metadata["sources"]
-    files = Counter(source["sha256"] for source in sources.values())
+    owners: dict[str, set[str]] = {}
+    for source in sources.values():
+        owners.setdefault(source["sha256"], set()).add(source["participant"])
     chosen = set(participants)
     return {
         source["sha256"]: recording
         for recording, source in sources.items()
-        if source["sha256"] and files[source["sha256"]] == 1 and source["participant"] in chosen
+        if source["sha256"]
+        and len(owners[source["sha256"]]) == 1
+        and source["participant"] in chosen
     }
 
 
@@ -94,6 +98,36 @@ def signals_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, s
         for kind in ("signal_sha256", "samples_sha256")
         if source["participant"] in chosen
     }
+
+
+def sketches_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, str]:
+    """The recordings of some participants by the values of their sketches."""
+    chosen = set(participants)
+    return {
+        value: recording
+        for recording, source in dataset.metadata["sources"].items()
+        for value in source["sketch"]
+        if source["participant"] in chosen
+    }
+
+
+def seen_again(
+    dataset: WindowsFile, other: WindowsFile, participants: Iterable[str]
+) -> dict[str, str]:
+    """The recordings of a dataset that hold signal of ``participants`` of the other: theirs by name."""
+    chosen = set(participants)
+    known = signals_of(other, chosen) | files_of(other, chosen)
+    people = dataset.participants
+    found = {
+        recording: known[key]
+        for key, recording in (signals_of(dataset, people) | files_of(dataset, people)).items()
+        if key in known
+    }
+    holders = sketches_of(other, chosen)
+    for recording, source in dataset.metadata["sources"].items():
+        if theirs := holder_of(source["sketch"], holders):
+            found.setdefault(recording, theirs)
+    return found
 
 
 def split_of(dataset: WindowsFile, file: Path) -> ParticipantSplit:
@@ -115,17 +149,24 @@ def seen_in_pretraining(
 ) -> list[str]:
     """Participants whom the backbone has seen, by what its checkpoint says.
 
-    By name in their cohort, and by the hash of their recordings' signal or source file, which finds a
-    person who had another name or stood in another cohort. A backbone that hides what it saw is not
-    found out.
+    By name in their cohort, and by the hash of their recordings' signal or source file or by their
+    sketches, which finds a person who had another name or stood in another cohort. A backbone that hides
+    what it saw is not found out.
     """
     names = {name for part in content["data"]["participants_seen"].values() for name in part}
     data = content["data"]
     seen = {*data["signals_seen"], *data.get("files_seen", ())}
+    pieces = dict.fromkeys(data.get("sketches_seen", ()), "pretraining")
+    known = {
+        source["participant"]
+        for source in dataset.metadata["sources"].values()
+        if holder_of(source["sketch"], pieces)
+    }
     cohort = dataset.metadata["cohort"]
     return [
         name
         for name in people
         if f"{cohort}/{name}" in names
+        or name in known
         or not seen.isdisjoint({*signals_of(dataset, [name]), *files_of(dataset, [name])})
     ]

@@ -29,7 +29,7 @@ from remit.nn.checks import NotFiniteError
 from remit.tracking import Tracker
 from remit.training import checkpoint
 from remit.training.augmentation import augmented
-from remit.training.corpora import index_corpora, open_corpora, refuse_overlap, seen
+from remit.training.corpora import index_corpora, open_corpora, refuse_overlap, remarks, seen
 from remit.training.data import (
     build_encoder,
     encoder_settings,
@@ -262,10 +262,13 @@ def pretrain(
     split = split_of(data_file, split_file)
     training, aside = _participants(split, options)
     held_out = {*split.part("train"), *split.part("val"), *split.part("test")} - {*training, *aside}
-    refuse_overlap(data_file, corpus_files, held_out, options.extra_ids == "same")
+    same_ids = options.extra_ids == "same"
+    refuse_overlap(data_file, corpus_files, held_out, aside, same_ids)
     train, stop = index_corpora(
         data_file, corpus_files, training, aside, settings.sequences, options
     )
+    for remark in remarks(train, same_ids):
+        log(f"pretrain {name}: {remark}")
     simulated = any(file.metadata["simulated"] for file in (data_file, *corpus_files))
     seed_all(options.seed, _INITIALISE)
     encoder, positions_C3 = build_encoder(
