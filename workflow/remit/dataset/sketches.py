@@ -47,12 +47,7 @@ def _smallest(row_S: np.ndarray, most: int) -> np.ndarray:
     for first in range(0, len(bits_S) - STRETCH + 1, _BLOCK):
         block_S = bits_S[first : first + _BLOCK + STRETCH - 1]
         hash_N = _hashes(block_S)
-        changes_S = np.cumsum(np.diff(block_S, prepend=block_S[:1]) != 0)
-        changes_N = changes_S[STRETCH - 1 :] - changes_S[: 1 - STRETCH]
-        # Cheap, and leaves few for what is exact.
-        near = changes_N >= LEAST_VALUES - 1
-        if len(kept) == most:
-            near &= hash_N < kept[-1]
+        near = hash_N < kept[-1] if len(kept) == most else np.ones(len(hash_N), bool)
         (at,) = np.nonzero(near)
         values, which = np.unique(hash_N[at], return_index=True)
         stretches = np.lib.stride_tricks.sliding_window_view(block_S, STRETCH)[at[which]]
