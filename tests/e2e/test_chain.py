@@ -471,11 +471,11 @@ def test_a_cohort_of_another_montage_trains_beside_the_first(tmp_path):
             "extra_cohorts": ["more"],
             "extra_ids": "other",
             "corpus_weights": {"more": 2},
-            "shuffle_mb": 1,
+            "shuffle_mb": 0.2,
         },
     )
     output = build(tmp_path, f"results/pretrained/{MODEL}.pt", config=config)
-    assert "x 3 or 4 tokens" in output and "read in pools of 1 MB" in output
+    assert "x 3 or 4 tokens" in output and "read in pools of 0.2 MB" in output
     card = json.loads((tmp_path / f"results/pretrained/{MODEL}.json").read_text())
     assert card["channels"] == ["AF7", "AF8", "TP9", "TP10"]
     corpora = card["data"]["corpora"]
