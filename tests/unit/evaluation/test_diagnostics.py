@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -17,7 +18,15 @@ from remit.evaluation.diagnostics import Backbone, DiagnoseSettings, diagnose
 from remit.planning import result_version
 from remit.report.diagnostics import draw_bands, draw_skill, read_diagnostics
 from remit.report.model_report import warnings_of_backbone, write_report
-from tests.unit.training.conftest import NAME, PEOPLE, QUIET, Bench, make_dataset, split_of
+from tests.unit.training.conftest import (
+    CHANNELS,
+    NAME,
+    PEOPLE,
+    QUIET,
+    Bench,
+    make_dataset,
+    split_of,
+)
 
 OPTIONS = Diagnostics(sequences_per_participant=4, masks_per_sequence=1, resamples=100)
 
@@ -437,18 +446,30 @@ def other_decoder(file):
     torch.save(content, file)
 
 
-def flipped(file):
+def flip(file, place):
     whole = bytearray(file.read_bytes())
-    whole[len(whole) // 2] ^= 8
+    whole[place] ^= 8
     file.write_bytes(whole)
+
+
+def flipped_weight(file):
+    weights = torch.load(file, weights_only=True)["state_dict"]["embed.weight"].numpy().tobytes()
+    flip(file, file.read_bytes().index(weights) + 3)
+
+
+def flipped_sample(file):
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    (signal,) = [c for c in columns if c.path_in_schema.startswith(f"{CHANNELS[0]}.")]
+    flip(file, signal.data_page_offset + signal.total_compressed_size // 2)
 
 
 @pytest.mark.parametrize(
     ("what", "change", "says"),
     [
         ("backbone", other_decoder, "is another one now"),
-        ("backbone", flipped, "is damaged, or was changed"),
-        ("primary dataset", flipped, "primary_dataset.parquet"),
+        ("backbone", flipped_weight, "is damaged, or was changed"),
+        ("primary dataset", flipped_sample, "primary_dataset.parquet"),
         ("split", lambda file: file.write_text(file.read_text() + " "), "is another one now"),
     ],
 )
