@@ -46,7 +46,7 @@ BASE = {"model.d_model": 128, "model.mask_percent": 50, "pretraining.least_steps
 FULL = {"model.d_model": 256, "pretraining.least_steps": 2000}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "the default (d256, 20 %, 2000 steps)": FULL | {"model.mask_percent": 20},
+        "the default with the presets' 2000 steps (d256, 20 %)": FULL | {"model.mask_percent": 20},
         "d256, 50 %, 2000 steps": FULL,
         "2000 steps": {"pretraining.least_steps": 2000},
     },

@@ -451,9 +451,10 @@ class Pretraining(Settings):
     epochs: Count = 40
     """Epochs at most; after each the participants kept aside are looked at. An epoch is a pass over the
     training sequences, or several where `least_steps` asks for more."""
-    least_steps: Annotated[int, Field(ge=0, le=10**7)] = 2000
+    least_steps: Annotated[int, Field(ge=0, le=10**7)] = 1000
     """Optimiser steps that all epochs together have at least: where there are few sequences, an epoch is
-    several passes over them, each masked anew. For a quick look set it to 0, and few epochs."""
+    several passes over them, each masked anew. 2000, as in the presets, learn more of real recordings. For
+    a quick look set it to 0, and few epochs."""
     batch_size: Count = 8
     """Sequences per optimiser step."""
     learning_rate: Positive = 2e-3
