@@ -453,8 +453,8 @@ class Pretraining(Settings):
     training sequences, or several where `least_steps` asks for more."""
     least_steps: Annotated[int, Field(ge=0, le=10**7)] = 1000
     """Optimiser steps that all epochs together have at least: where there are few sequences, an epoch is
-    several passes over them, each masked anew. 2000, as in the presets, learn more of real recordings. For
-    a quick look set it to 0, and few epochs."""
+    several passes over them, each masked anew. The presets of real recordings take 2000. For a quick look
+    set it to 0, and few epochs."""
     batch_size: Count = 8
     """Sequences per optimiser step."""
     learning_rate: Positive = 2e-3
