@@ -37,6 +37,17 @@ def run(*command: object, cwd: Path, env: dict[str, str] | None = None, timeout:
     )
 
 
+def started(*command: object, cwd: Path) -> subprocess.Popen[str]:
+    """Start a command whose lines, errors among them, are read as they come."""
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
 def snakemake(*arguments: object, cwd: Path, config: Path | None = None, timeout: float = 600):
     """Run the workflow of this checkout in another folder."""
     overlay = ["--configfile", config] if config else []

@@ -1,13 +1,12 @@
 """A dataset to train on, and trainings in processes of their own."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
 
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, run, started
 from tests.unit.training.conftest import PEOPLE, Bench, make_dataset, split_of
 
 
@@ -49,13 +48,7 @@ def train(folder, stage, output, **options):
 
 def start(folder, stage, output, **options):
     """Start a training; its lines can be read as they come."""
-    return subprocess.Popen(
-        [str(part) for part in command(folder, stage, output, **options)],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    return started(*command(folder, stage, output, **options), cwd=ROOT)
 
 
 def assert_same(one, other):

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 import yaml
 
 from remit.dataset import windows
-from tests.conftest import BIN, ROOT
+from tests.conftest import BIN, ROOT, started
 from tests.e2e.test_chain import TINY
 from tests.faults.conftest import assert_same, start, train
 from tests.unit.training.conftest import SAMPLES, make_dataset
@@ -154,15 +153,10 @@ def test_snakemake_starts_it_again_after_sigterm_and_it_goes_on(tmp_path):
     }
     config.write_text(yaml.safe_dump(tiny))
     target = "results/pretrained/mamba2_eeg_d32_l1_m20_mae.pt"
-    process = subprocess.Popen(
-        [
-            *(BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path),
-            *(target, "--cores", "2", "--retries", "1", "--configfile", config),
-        ],
+    process = started(
+        *(BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path),
+        *(target, "--cores", "2", "--retries", "1", "--configfile", config),
         cwd=tmp_path,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
     )
     lines = []
     for line in process.stdout:

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, started
 from tests.unit.training.conftest import NAME
 from tests.unit.training.test_ranks import TOLERANCE, command, load, pretrain_in, worst
 
@@ -83,16 +82,8 @@ def test_memory_that_runs_out_in_one_rank_halves_in_all(shared_bench, tmp_path):
 
 def start(bench, output, ranks, **options):
     """Start a training, and return it when its third epoch is over, with its lines so far."""
-    process = subprocess.Popen(
-        [
-            str(word)
-            for word in command(bench, output, ranks, execution={"save_minutes": 60}, **options)
-        ],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    words = command(bench, output, ranks, execution={"save_minutes": 60}, **options)
+    process = started(*words, cwd=ROOT)
     lines = []
     for line in process.stdout:
         lines.append(line)

@@ -54,7 +54,9 @@ def test_a_montage_of_another_size_is_what_a_model_of_its_own_electrodes_gives()
     own = model_of(WIDE).encoder
     other = model_of(CHANNELS).encoder
     kept = {k: v for k, v in own.state_dict().items() if k not in ("positions_C3", "electrodes_CD")}
-    other.load_state_dict(kept, strict=False)
+    lacking = other.load_state_dict(kept, strict=False)
+    assert set(lacking.missing_keys) == {"positions_C3", "electrodes_CD"}
+    assert not lacking.unexpected_keys
     samples = torch.randn(2, 8, 3, 16)
     electrodes_CD = montage_encoding(WIDE, MODEL["d_model"])
     assert torch.equal(electrodes_CD, own.electrodes_CD)
@@ -85,9 +87,11 @@ def test_a_batch_of_two_montages_has_the_sum_of_both_gradients(tmp_path, size):
     for batch, channels, count in zip(batches, (CHANNELS, WIDE), counts, strict=True):
         alone = model_of(channels, latent_weight=0.5, pooled_weight=0.5)
         buffers = ("positions_C3", "electrodes_CD")
-        alone.load_state_dict(
+        lacking = alone.load_state_dict(
             {k: v for k, v in model.state_dict().items() if not k.endswith(buffers)}, strict=False
         )
+        assert all(key.endswith(buffers) for key in lacking.missing_keys)
+        assert not lacking.unexpected_keys
         loss, _ = alone(replace(batch, electrodes_CD=None))
         (loss * count / sum(counts)).backward()
         loss_sum += float(loss.detach()) * count

@@ -51,6 +51,10 @@ class Tokens:
         """K: token steps of a whole sequence."""
         return int(self.windows_NV.shape[1]) * self.steps_per_window
 
+    def tokens_NS(self) -> torch.Tensor:
+        """Every token of every window, [W * C * tokens of a window, S]."""
+        return self.signal_WCL.reshape(-1, self.samples_per_token)
+
     def batch(
         self, indices: Sequence[int] | np.ndarray, device: torch.device, *, cut: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,8 +72,9 @@ class Tokens:
         # Of each token the row in [W * C * steps, S], so that a sample is copied once.
         within_kC = torch.arange(C * steps).view(C, steps).T
         rows_BVkC = chosen_BV.clamp(min=0)[:, :, None, None] * (C * steps) + within_kC
-        tokens_NS = self.signal_WCL.reshape(-1, self.samples_per_token)
-        samples_BKCS = tokens_NS.index_select(0, rows_BVkC.flatten()).view(B, V * steps, C, -1)
+        samples_BKCS = (
+            self.tokens_NS().index_select(0, rows_BVkC.flatten()).view(B, V * steps, C, -1)
+        )
         valid_BK = real_BV.repeat_interleave(steps, dim=1)
         if not real_BV.all():
             samples_BKCS *= valid_BK[:, :, None, None]
@@ -103,12 +108,6 @@ class TokenSequences(Tokens):
     def of_participant(self, participant: int) -> np.ndarray:
         """The indices of a participant's sequences, in time order."""
         return np.flatnonzero(self.participant_N == participant)
-
-    def tokens_NS(self) -> torch.Tensor:
-        """Every token of every window used, [tokens, S], for statistics over the training part."""
-        W, C, L = self.signal_WCL.shape
-        S = self.samples_per_token
-        return self.signal_WCL.reshape(W * C * (L // S), S)
 
 
 def length_sorted_batches(steps_N: np.ndarray, steps_at_once: int) -> list[np.ndarray]:

@@ -19,6 +19,8 @@ from remit.training.checkpoint import check_equal
 
 # What of a dataset's metadata a model depends on, and a checkpoint therefore repeats.
 _SIGNAL_KEYS = ("sampling_rate", "channels", "window_samples", "units")
+# A recording's hashes of its signal, filtered and before.
+_SIGNAL_HASHES = ("signal_sha256", "samples_sha256")
 
 
 def signal_of(dataset: WindowsFile) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def signals_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, s
     return {
         str(source[kind]): recording
         for recording, source in dataset.metadata["sources"].items()
-        for kind in ("signal_sha256", "samples_sha256")
+        for kind in _SIGNAL_HASHES
         if source["participant"] in chosen
     }
 
@@ -117,15 +119,20 @@ def seen_again(
     """The recordings of a dataset that hold signal of ``participants`` of the other: theirs by name."""
     chosen = set(participants)
     known = signals_of(other, chosen) | files_of(other, chosen)
-    people = dataset.participants
-    found = {
-        recording: known[key]
-        for key, recording in (signals_of(dataset, people) | files_of(dataset, people)).items()
-        if key in known
-    }
-    holders = sketches_of(other, chosen)
+    return _found_again(dataset, known, sketches_of(other, chosen))
+
+
+def _found_again(
+    dataset: WindowsFile, known: Mapping[str, str], sketches: Mapping[str, str]
+) -> dict[str, str]:
+    """The recordings of a dataset whose signal, file or sketch is known: what these stand for there."""
+    files = files_of(dataset, dataset.participants)
+    found = {recording: known[key] for key, recording in files.items() if key in known}
     for recording, source in dataset.metadata["sources"].items():
-        if theirs := holder_of(source["sketch"], holders):
+        for key in _SIGNAL_HASHES:
+            if source[key] in known:
+                found[recording] = known[source[key]]
+        if theirs := holder_of(source["sketch"], sketches):
             found.setdefault(recording, theirs)
     return found
 
@@ -155,18 +162,9 @@ def seen_in_pretraining(
     """
     names = {name for part in content["data"]["participants_seen"].values() for name in part}
     data = content["data"]
-    seen = {*data["signals_seen"], *data.get("files_seen", ())}
-    pieces = dict.fromkeys(data.get("sketches_seen", ()), "pretraining")
-    known = {
-        source["participant"]
-        for source in dataset.metadata["sources"].values()
-        if holder_of(source["sketch"], pieces)
-    }
+    seen = dict.fromkeys([*data["signals_seen"], *data.get("files_seen", ())], "pretraining")
+    sketches = dict.fromkeys(data.get("sketches_seen", ()), "pretraining")
+    sources = dataset.metadata["sources"]
+    known = {sources[found]["participant"] for found in _found_again(dataset, seen, sketches)}
     cohort = dataset.metadata["cohort"]
-    return [
-        name
-        for name in people
-        if f"{cohort}/{name}" in names
-        or name in known
-        or not seen.isdisjoint({*signals_of(dataset, [name]), *files_of(dataset, [name])})
-    ]
+    return [name for name in people if f"{cohort}/{name}" in names or name in known]

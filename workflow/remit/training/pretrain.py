@@ -127,6 +127,11 @@ def masked_batches(
     ]
 
 
+def _pieces(batches: Sequence[MaskedBatch], size: int) -> list[MaskedBatch]:
+    """Batches of any montages cut into ones of at most ``size`` sequences."""
+    return [piece for batch in batches for piece in batch.pieces(size)]
+
+
 def accumulate(
     model: Reconstruction, batches: Sequence[MaskedBatch], masked: torch.Tensor, size: int
 ) -> dict[str, torch.Tensor]:
@@ -138,7 +143,7 @@ def accumulate(
     """
     model.zero_grad(set_to_none=True)
     sums: dict[str, torch.Tensor] = {}
-    for piece in (piece for batch in batches for piece in batch.pieces(size)):
+    for piece in _pieces(batches, size):
         count = piece.masked_BKC.sum()
         loss, parts = model(piece)
         (loss * (count / masked)).backward()
@@ -155,7 +160,7 @@ def _not_finite(
 
     ``batches`` are this rank's; with ``ranks`` all of them look, and say the same.
     """
-    singles = [alone for batch in batches for alone in batch.pieces(1)]
+    singles = _pieces(batches, 1)
 
     def finite(alone: MaskedBatch) -> bool:
         try:
@@ -198,7 +203,7 @@ def _evaluate(
 
     def add(batches: Sequence[MaskedBatch], size: int) -> dict[str, float]:
         added: dict[str, float] = {}
-        for piece in (piece for batch in batches for piece in batch.pieces(size)):
+        for piece in _pieces(batches, size):
             loss, parts = model(piece)
             count = int(piece.masked_BKC.sum())
             added["masked"] = added.get("masked", 0) + count
@@ -218,11 +223,7 @@ def _evaluate(
             for key, value in memory.within(partial(add, batches)).items():
                 sums[key] = sums.get(key, 0.0) + value
             between()
-    everyone: dict[str, float] = {}
-    for part in ranks.gather(sums):
-        for key, value in part.items():
-            everyone[key] = everyone.get(key, 0.0) + value
-    sums = everyone
+    sums = ranks.sum_numbers(sums)
     masked_total = sums.pop("masked")
     out = {
         f"held_out_{key}": value / masked_total for key, value in sums.items() if not _is_sum(key)

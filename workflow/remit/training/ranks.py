@@ -115,14 +115,19 @@ class Ranks:
         """For each flag whether it is set on some rank, so that all decide alike."""
         return tuple(any(flag) for flag in zip(*self.gather(flags), strict=True))
 
+    def sum_numbers(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Plain numbers summed over ranks, in their order; a rank may lack a key."""
+        sums: dict[str, float] = {}
+        for part in self.gather(dict(values)):
+            for key, value in part.items():
+                sums[key] = sums.get(key, 0) + value
+        return sums
+
     def sum_(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Scalars summed over ranks in float64 (whole numbers as such); a rank may lack a key."""
         if self.size == 1:
             return dict(values)
-        sums: dict[str, float] = {}
-        for part in self.gather({key: value.item() for key, value in values.items()}):
-            for key, value in part.items():
-                sums[key] = sums.get(key, 0) + value
+        sums = self.sum_numbers({key: value.item() for key, value in values.items()})
         return {
             key: torch.tensor(
                 value,
