@@ -51,7 +51,9 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "2000 steps": {"pretraining.least_steps": 2000},
     },
     "before": {
-        "tokens by a linear map alone": {"model.token_hidden": 0},
+        "tokens by a linear map alone": {"model.token_hidden": 0, "model.token_spectrum_hz": 0},
+        "no token spectrum": {"model.token_spectrum_hz": 0},
+        "no perceptron": {"model.token_hidden": 0},
         "no shift, sign, gain": {
             "pretraining.random_shift": False,
             "pretraining.random_sign": False,
@@ -59,6 +61,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "as before (linear, no changes, 16 a batch, rate 1e-3, 40 passes)": {
             "model.token_hidden": 0,
+            "model.token_spectrum_hz": 0,
             "pretraining.random_shift": False,
             "pretraining.random_sign": False,
             "pretraining.random_gain": 0.0,
@@ -198,7 +201,7 @@ def judged(
             for what in backbone.targets
         }
     seed_all(options.seed, diagnostics._RANDOM_WEIGHTS)
-    random, _ = diagnostics.build_encoder(backbone.encoder.settings, backbone.content["channels"])
+    random = diagnostics.random_twin(backbone.encoder, backbone.content["channels"])
     random.eval()
     embedded = {
         "pretrained": diagnostics._embed(backbone, people, backbone.encoder),

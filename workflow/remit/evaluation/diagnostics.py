@@ -42,6 +42,7 @@ from remit.tracking import Tracker
 from remit.training import checkpoint
 from remit.training.data import (
     build_encoder,
+    random_twin,
     saved_encoder_settings,
     seen_in_pretraining,
     signal_of,
@@ -911,7 +912,7 @@ def _measured(
             best = masked[kind][what][ALL]["squared"]
             log(f"{kind} masks: {what} skill {shown(best['skill'])} against {best['best_rival']}")
     seed_all(options.seed, _RANDOM_WEIGHTS)
-    random, _ = build_encoder(backbone.encoder.settings, content["channels"])
+    random = random_twin(backbone.encoder, content["channels"])
     random.to(backbone.device).eval()
     use_backend(random, backbone.backend, backbone.device)
     embedded = {
