@@ -176,11 +176,7 @@ def judged(
     others = [name for name in dataset.participants if name not in held_out]
     donors = diagnostics._people(backbone, dataset, others, most)
     rivals = {
-        what: Rivals(
-            np.concatenate([person.true[what] for person in donors]),
-            np.concatenate([person.valid_NK for person in donors]),
-            alike=what == "waveform",
-        )
+        what: Rivals([(p.true[what], p.valid_NK) for p in donors], alike=what == "waveform")
         for what in diagnostics.TARGETS
     }
     resampling = Resampling(len(people), options.resamples, np.random.default_rng(0))
@@ -209,9 +205,8 @@ def judged(
     }
     power = diagnostics._band_power(backbone, people, embedded, resampling)
     found["band_power"] = {key: value["value"] for key, value in power["all"].items()}
-    found["rankme"] = diagnostics._embedding_figures(embedded["pretrained"], people, resampling)[
-        "rankme"
-    ]["value"]
+    figures = diagnostics._embedding_figures(embedded["pretrained"], resampling)
+    found["rankme"] = figures["rankme"]["value"]
     return found
 
 
