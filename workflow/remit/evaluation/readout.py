@@ -170,26 +170,27 @@ def _descend(
     share_S = label_NS.mean(0)
     x_RS[0] = np.log(share_S / (1 - share_S)) * n**0.5
     logit_NS = basis_NR @ x_RS
-    for iteration in range(_DESCENTS):
+    # No step has been made: nothing to go on from, and nothing that went too far.
+    way_RS, before_RS, along_NS = np.zeros_like(x_RS), np.zeros_like(x_RS), np.zeros_like(label_NS)
+    slope_S, size_before_S, step_S = -np.ones_like(strength), np.ones_like(strength), 0 * strength
+    for _ in range(_DESCENTS):
         p_NS = sigmoid(logit_NS)
         w_NS = p_NS - p_NS * p_NS
         gradient_RS = basis_NR.T @ (p_NS - label_NS) + penalty_RS * x_RS
-        if iteration:
-            # The step was Newton's along the line; where that went far beyond the line's minimum, the
-            # shorter step of the bound 1/4 on every weight, which always descends.
-            far = np.flatnonzero(_dots(gradient_RS, way_RS) > -0.5 * slope_S)
-            if len(far):
-                way, along = way_RS[:, far], along_NS[:, far]
-                bend = 0.25 * _dots(along, along) + _dots(penalty_RS[:, far] * way, way)
-                back = -slope_S[far] / bend - step_S[far]
-                x_RS[:, far] += back * way
-                logit_NS[:, far] += back * along
-                p_NS[:, far] = sigmoid(logit_NS[:, far])
-                w_NS[:, far] = p_NS[:, far] * (1 - p_NS[:, far])
-                gradient_RS[:, far] = (
-                    basis_NR.T @ (p_NS[:, far] - label_NS[:, far])
-                    + penalty_RS[:, far] * x_RS[:, far]
-                )
+        # The step was Newton's along the line; where that went far beyond the line's minimum, the
+        # shorter step of the bound 1/4 on every weight, which always descends.
+        far = np.flatnonzero(_dots(gradient_RS, way_RS) > -0.5 * slope_S)
+        if len(far):
+            way, along = way_RS[:, far], along_NS[:, far]
+            bend = 0.25 * _dots(along, along) + _dots(penalty_RS[:, far] * way, way)
+            back = -slope_S[far] / bend - step_S[far]
+            x_RS[:, far] += back * way
+            logit_NS[:, far] += back * along
+            p_NS[:, far] = sigmoid(logit_NS[:, far])
+            w_NS[:, far] = p_NS[:, far] * (1 - p_NS[:, far])
+            gradient_RS[:, far] = (
+                basis_NR.T @ (p_NS[:, far] - label_NS[:, far]) + penalty_RS[:, far] * x_RS[:, far]
+            )
         # The Hessian is at least the smallest weight plus the penalty, in every direction: that bounds
         # how far the optimum is.
         least_S = w_NS.min(0)
@@ -209,19 +210,15 @@ def _descend(
             at_S, strength = at_S[on], strength[on]
             x_RS, logit_NS, label_NS = (a.take(on, 1) for a in (x_RS, logit_NS, label_NS))
             w_NS, gradient_RS, penalty_RS = (a.take(on, 1) for a in (w_NS, gradient_RS, penalty_RS))
-            if iteration:
-                way_RS, before_RS, size_before_S = (
-                    a.take(on, -1) for a in (way_RS, before_RS, size_before_S)
-                )
+            way_RS, before_RS, size_before_S = (
+                a.take(on, -1) for a in (way_RS, before_RS, size_before_S)
+            )
         shaped_RS = gradient_RS / (w_NS.mean(0) + penalty_RS)
         size_gradient_S = _dots(gradient_RS, shaped_RS)
-        if iteration:
-            turn_S = (size_gradient_S - _dots(before_RS, shaped_RS)) / size_before_S
-            way_RS = np.maximum(0.0, turn_S) * way_RS - shaped_RS
-            # A way that does not lead down is given up for the steepest one.
-            way_RS = np.where(_dots(gradient_RS, way_RS) < 0, way_RS, -shaped_RS)
-        else:
-            way_RS = -shaped_RS
+        turn_S = (size_gradient_S - _dots(before_RS, shaped_RS)) / size_before_S
+        way_RS = np.maximum(0.0, turn_S) * way_RS - shaped_RS
+        # A way that does not lead down is given up for the steepest one.
+        way_RS = np.where(_dots(gradient_RS, way_RS) < 0, way_RS, -shaped_RS)
         before_RS, size_before_S = gradient_RS, size_gradient_S
         slope_S = _dots(gradient_RS, way_RS)
         along_NS = basis_NR @ way_RS
