@@ -303,6 +303,7 @@ def features(
     for note in found.notes:
         log(note)
     metadata = {key: dataset.metadata[key] for key in _OF_DATASET} | {
+        "kind": "features",
         "dataset": dataset.metadata["dataset"],
         "bands_hz": {band: list(BANDS_HZ[band]) for band in found.bands},
         "features": found.columns,
