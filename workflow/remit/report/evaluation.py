@@ -27,10 +27,10 @@ from remit.report.model_report import template
 RESULT_VERSION = 1  # raise when a change here alters a page or the table
 
 KINDS = {
-    "model": "the model",
-    "baseline": "another way to read the EEG, or the covariates",
-    "nuisance": "nothing of the EEG itself",
-    "chance": "nothing at all",
+    "model": "the pretrained backbone's embeddings",
+    "baseline": "the EEG read in another way, or the covariates",
+    "nuisance": "how it was recorded, nothing of the EEG itself",
+    "chance": "nothing but the prevalence",
 }
 FIGURES = {
     "balanced_accuracy": "balanced accuracy",
@@ -433,7 +433,10 @@ def draw_candidates(report: Mapping[str, Any]) -> Any:
     _rows(axis, names, kinds, aucs)
     axis.set_title(f"AUC within folds, {counted(report)}", fontsize=10)
     axis.set_xlabel("AUC with its 95 % interval; p: labels permuted, everything fitted again", fontsize=8)
-    axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)
+    for kind in dict.fromkeys(kinds):
+        color, marker = _STYLES[kind]
+        axis.plot([], [], marker, color=color, label=f"{kind}: {KINDS[kind]}")
+    figure.legend(*axis.get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)
     return figure
 
 
