@@ -186,7 +186,7 @@ def test_a_backbone_of_a_fold_has_not_seen_the_fold(bench, tmp_path):
         bench, tmp_path / "e.parquet", backbone=backbone, split=bench.split, repeat=2, fold=3
     )
     assert said["seen"] == sorted(set(PEOPLE) - {"p00", "p01", "p06"})
-    assert (said["repeat"], said["fold"]) == (2, 3)
+    assert (said["repeat"], said["fold"], said["test"]) == (2, 3, ["p00", "p01", "p06"])
     with pytest.raises(RemitError, match="has seen participant p02, p03 of the fold's test part"):
         embedded(bench, tmp_path / "x.parquet", backbone=backbone, split=tmp_path / "2.json")
     assert not (tmp_path / "x.parquet").exists()
