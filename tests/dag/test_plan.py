@@ -636,3 +636,13 @@ def test_lint_and_graph_are_clean(tmp_path):
     assert '"pretrain"' in graph.stdout
     drawn = re.findall(r">(\w+)</text>", (ROOT / "docs/dag.svg").read_text())
     assert sorted(drawn) == sorted(re.findall(r'label = "(\w+)"', graph.stdout)), "run make dag"
+
+
+def test_a_page_and_a_card_follow_an_evaluation(tmp_path):
+    folder = f"results/evaluation/{MODEL}"
+    config = overlay(tmp_path, evaluation={"repeats": 1, "pretraining": "transductive"})
+    jobs, _ = plan(tmp_path, f"{folder}/report.html", f"{folder}/model_card.md", config=config)
+    assert (
+        jobs["evaluate"] == jobs["evaluation_page"] == jobs["model_card"] == jobs["pretrain"] == 1
+    )
+    assert "evaluation_table" not in jobs

@@ -566,6 +566,26 @@ def _evaluation_table(args: argparse.Namespace) -> None:
     log(f"{len(args.reports)} evaluations -> {args.table}")
 
 
+def _evaluation_page(args: argparse.Namespace) -> None:
+    from remit.report.evaluation import write_page
+
+    write_page(report=args.report, page=args.page)
+    log(f"wrote {args.page}")
+
+
+def _model_card(args: argparse.Namespace) -> None:
+    from remit.report.model_card import write_model_card
+
+    write_model_card(
+        report=args.report,
+        backbone=args.backbone,
+        primary=args.primary,
+        sheet=args.sheet,
+        card=args.card,
+    )
+    log(f"wrote {args.card}; look for '[to be written' in it")
+
+
 def _report(args: argparse.Namespace) -> None:
     from remit.report.model_report import write_report
 
@@ -851,12 +871,28 @@ def _parser() -> argparse.ArgumentParser:
         "output",
     )
     evaluating.add_argument("--embeddings", type=Path, nargs="+", required=True, metavar="FILE")
+    stage(
+        "evaluation-page",
+        _evaluation_page,
+        "Write the page of one model's evaluation.",
+        "report",
+        "page",
+    )
+    stage(
+        "model-card",
+        _model_card,
+        "Write a model's card: what TRIPOD+AI asks for, as far as the files know it.",
+        "report",
+        "backbone",
+        "primary",
+        "sheet",
+        "card",
+    )
     tabling = stage(
         "evaluation-table",
         _evaluation_table,
         "Put the evaluations of several models into one table.",
         "table",
-        settings=False,
     )
     tabling.add_argument("--reports", type=Path, nargs="+", required=True, metavar="FILE")
     reporting = stage(

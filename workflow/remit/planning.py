@@ -51,6 +51,8 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "embed": ("dataset/sequences.py", "nn/encoder.py", "training/embed.py"),
     "features": ("evaluation/features.py",),
     "evaluate": ("evaluation/evaluate.py",),
+    "evaluation_page": ("report/evaluation.py",),
+    "model_card": ("report/evaluation.py", "report/model_card.py"),
     "report": ("report/model_report.py",),
 }
 
@@ -515,6 +517,14 @@ class Plan:
             evaluation=self.config.evaluation.model_dump(mode="json"),
             label=self._label_text(),
         )
+
+    def evaluation_page_settings(self) -> str:
+        """What `remit evaluation-page` and `remit evaluation-table` are given."""
+        return self._settings("evaluation_page")
+
+    def model_card_settings(self) -> str:
+        """What `remit model-card` is given."""
+        return self._settings("model_card")
 
     def report_settings(self) -> str:
         """What `remit report` and `remit compare` are given."""

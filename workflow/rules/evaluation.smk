@@ -195,5 +195,62 @@ rule evaluation_table:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        settings=PLAN.evaluation_page_settings(),
     shell:
-        "remit evaluation-table --reports {input:q} --table {output:q} 2>&1 | tee {log:q}"
+        "remit evaluation-table --settings {params.settings:q} --reports {input:q} --table {output:q} 2>&1 | tee {log:q}"
+
+
+rule evaluation_page:
+    input:
+        naming.PATTERNS["evaluation"],
+    output:
+        report(
+            naming.PATTERNS["evaluation_page"],
+            category="Models",
+            labels={"model": "{model}", "what": "evaluation"},
+            caption="../report/evaluation.rst",
+        ),
+    log:
+        "results/logs/evaluation_page/{model}.log",
+    benchmark:
+        "results/benchmarks/evaluation_page/{model}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=PLAN.evaluation_page_settings(),
+    shell:
+        "remit evaluation-page --settings {params.settings:q} --report {input:q} --page {output:q} 2>&1 | tee {log:q}"
+
+
+rule model_card:
+    input:
+        report=naming.PATTERNS["evaluation"],
+        backbone=lambda w: PLAN.backbone(w.model),
+        primary=naming.path("primary", dataset=PLAN.dataset),
+        sheet=naming.path("cohort_sheet", cohort=PLAN.config.cohort),
+    output:
+        report(
+            naming.PATTERNS["model_card"],
+            category="Models",
+            labels={"model": "{model}", "what": "model card"},
+            caption="../report/model_card.rst",
+        ),
+    log:
+        "results/logs/model_card/{model}.log",
+    benchmark:
+        "results/benchmarks/model_card/{model}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        settings=PLAN.model_card_settings(),
+    shell:
+        "remit model-card --settings {params.settings:q} --report {input.report:q} --backbone {input.backbone:q} --primary {input.primary:q} --sheet {input.sheet:q} --card {output:q} 2>&1 | tee {log:q}"

@@ -89,7 +89,11 @@ def test_what_forbids_belief_comes_first_and_on_every_picture(make_report, save,
     first = re.search(r"<body>\s*<h1>(.*?)</h1>", page, re.DOTALL)
     assert first and first[1] == report["headline"][0] and LENGTH in first[1]
     flags = flags_of(report)
-    assert [flag.split()[0].strip(":") for flag in flags] == ["REACHED", "TRANSDUCTIVE", "SIMULATED"]
+    assert [flag.split()[0].strip(":") for flag in flags] == [
+        "REACHED",
+        "TRANSDUCTIVE",
+        "SIMULATED",
+    ]
     assert "3 of 46" in flags[1]
     for draw, _ in PICTURES.values():
         figure = draw(report)
@@ -128,7 +132,11 @@ def test_pictures_show_what_they_are_of(make_report, key):
     }
     if key in expected:
         drawn = [
-            [line.get_xdata()[0] for line in axis.lines if (line.get_gid() or "").startswith("figure")]
+            [
+                line.get_xdata()[0]
+                for line in axis.lines
+                if (line.get_gid() or "").startswith("figure")
+            ]
             for axis in figure.axes
         ]
         assert drawn == expected[key] and all(drawn)
@@ -165,7 +173,12 @@ def test_small_groups_have_no_picture_and_say_so(make_report, save, tmp_path):
 def test_undefined_and_open_figures_are_said(make_report, save, tmp_path):
     report = make_report()
     own = model_of(report)["figures"]
-    own["calibration"]["slope"] |= {"value": None, "low": None, "high": None, "method": "undefined: so"}
+    own["calibration"]["slope"] |= {
+        "value": None,
+        "low": None,
+        "high": None,
+        "method": "undefined: so",
+    }
     own["calibration"]["intercept"] |= {"value": 0.25, "low": None, "high": 1.5}
     report["candidates"][2]["figures"]["auc"] = {
         "value": None,
@@ -174,7 +187,9 @@ def test_undefined_and_open_figures_are_said(make_report, save, tmp_path):
         "method": "undefined: nobody met",
     }
     text = text_of(page_of(report, save, tmp_path))
-    assert "undefined: so" in text and "0.25 [..., 1.50]" in text and "undefined: nobody met" in text
+    assert (
+        "undefined: so" in text and "0.25 [..., 1.50]" in text and "undefined: nobody met" in text
+    )
 
 
 def test_hostile_names_are_only_text(make_report, save, tmp_path):
@@ -246,7 +261,9 @@ def denied(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", [silent, last, another, fewer, outside, denied])
-@pytest.mark.parametrize("case", [{"simulated": True, "seen": 2}, {"seen": 2, "reaching": (LENGTH,)}])
+@pytest.mark.parametrize(
+    "case", [{"simulated": True, "seen": 2}, {"seen": 2, "reaching": (LENGTH,)}]
+)
 def test_a_report_that_contradicts_itself_is_refused(make_report, save, change, case):
     report = make_report(**case)
     read_evaluation(save(report))
@@ -295,7 +312,10 @@ def test_the_table_has_a_row_per_model_and_candidate(make_report, save, tmp_path
 
 
 def test_models_of_other_folds_are_not_put_into_one_table(make_report, save, tmp_path):
-    one, two = make_report(), make_report(model="mamba2_eeg_d64_l2_m20_mae", content_sha256="0" * 64)
+    one, two = (
+        make_report(),
+        make_report(model="mamba2_eeg_d64_l2_m20_mae", content_sha256="0" * 64),
+    )
     with pytest.raises(RemitError, match="content_sha256"):
         write_table(reports=[save(one, "a.json"), save(two, "b.json")], table=tmp_path / "t.tsv")
     with pytest.raises(RemitError, match="given twice"):

@@ -193,7 +193,7 @@ def covariates(rows: Sequence[SheetRow], cohort: Cohort) -> Table | Absent:
     others = {
         column: cells_P
         for column, cells_P in cells.items()
-        if not words(column) & (DATE_WORDS | SITE_WORDS)
+        if not _words(column) & (DATE_WORDS | SITE_WORDS)
     }
     columns, rows_PX, notes = _numbers(others, {})
     if not columns:
@@ -212,7 +212,7 @@ def date_or_site(rows: Sequence[SheetRow], cohort: Cohort) -> Table | Absent:
     name = "recording date or site only"
     chosen, dates = {}, {}
     for column, cells_P in _cells(rows, cohort).items():
-        words = words(column)
+        words = _words(column)
         if words & _BIRTH_WORDS:
             continue
         if words & DATE_WORDS:
@@ -240,7 +240,7 @@ def sheet_order(rows: Sequence[SheetRow], cohort: Cohort) -> Table:
     return _of_people("order in the cohort sheet", "nuisance", cohort.names, ["place"], rows_P1)
 
 
-def words(column: str) -> set[str]:
+def _words(column: str) -> set[str]:
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
     return set(re.findall(r"[a-z]+", apart.lower()))
 

@@ -277,7 +277,10 @@ class _Report(_Form):
         for each in self.candidates:
             if {row.participant: row.label for row in each.predictions} != people:
                 raise ValueError(f"{each.name}: predicted other participants than {names[0]}")
-        if (len(people), sum(people.values())) != (self.participants.n, self.participants.n_positive):
+        if (len(people), sum(people.values())) != (
+            self.participants.n,
+            self.participants.n_positive,
+        ):
             raise ValueError("the participants are not those of the predictions")
         if self.pretraining.transductive != bool(self.pretraining.seen):
             raise ValueError("pretraining.transductive and pretraining.seen do not fit together")
@@ -297,7 +300,7 @@ class _Report(_Form):
 
 
 def read_evaluation(file: Path) -> dict[str, Any]:
-    """A model's ``report.json``; raises :class:`RemitError` where it lacks something or contradicts itself."""
+    """A model's ``report.json``; :class:`RemitError` where it lacks something or contradicts itself."""
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         _Report.model_validate(found)
@@ -326,9 +329,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
 
 def model_of(report: Mapping[str, Any]) -> dict[str, Any]:
     """The entry of the model itself."""
-    entry: dict[str, Any] = next(
-        each for each in report["candidates"] if each["kind"] == "model"
-    )
+    entry: dict[str, Any] = next(each for each in report["candidates"] if each["kind"] == "model")
     return entry
 
 
@@ -432,11 +433,15 @@ def draw_candidates(report: Mapping[str, Any]) -> Any:
     kinds, aucs = [e["kind"] for e in entries], [e["figures"]["auc"] for e in entries]
     _rows(axis, names, kinds, aucs)
     axis.set_title(f"AUC within folds, {counted(report)}", fontsize=10)
-    axis.set_xlabel("AUC with its 95 % interval; p: labels permuted, everything fitted again", fontsize=8)
+    axis.set_xlabel(
+        "AUC with its 95 % interval; p: labels permuted, everything fitted again", fontsize=8
+    )
     for kind in dict.fromkeys(kinds):
         color, marker = _STYLES[kind]
         axis.plot([], [], marker, color=color, label=f"{kind}: {KINDS[kind]}")
-    figure.legend(*axis.get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)
+    figure.legend(
+        *axis.get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2
+    )
     return figure
 
 
@@ -480,7 +485,9 @@ def draw_calibration(report: Mapping[str, Any]) -> Any:
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.06, 1.06))
     axis.set_xlabel("predicted probability of class 1 (mean over repeats)", fontsize=9)
     axis.set_ylabel("share in class 1, 95 % exact interval", fontsize=9)
-    axis.set_title(f"Calibration, {counted(report)}\nmarks: class 1 above, class 0 below", fontsize=9)
+    axis.set_title(
+        f"Calibration, {counted(report)}\nmarks: class 1 above, class 0 below", fontsize=9
+    )
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.95))
     return figure
 
@@ -513,7 +520,9 @@ def draw_participants(report: Mapping[str, Any]) -> Any:
     axis.set_xlim(-0.02, 1.02)
     axis.grid(axis="x", color="0.92")
     axis.set_axisbelow(True)
-    axis.set_xlabel("probability of class 1 by fits without the participant (mean over repeats)", fontsize=8)
+    axis.set_xlabel(
+        "probability of class 1 by fits without the participant (mean over repeats)", fontsize=8
+    )
     axis.set_title(f"Participants, {counted(report)}", fontsize=10)
     axis.legend(fontsize=8, frameon=False, loc="lower right")
     return figure
@@ -576,7 +585,8 @@ def write_page(*, report: Path, page: Path) -> None:
         flags=flags_of(content),
         pictures={key: (_png(content, draw), alt) for key, (draw, alt) in PICTURES.items()},
         people=sorted(
-            model_of(content)["predictions"], key=lambda row: (-row["probability"], row["participant"])
+            model_of(content)["predictions"],
+            key=lambda row: (-row["probability"], row["participant"]),
         ),
         figures=FIGURES,
         compared=COMPARED,

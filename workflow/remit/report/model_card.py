@@ -44,8 +44,7 @@ def escaped(value: Any) -> str:
     """A filled-in value in one line of Markdown that means nothing but itself."""
     if isinstance(value, Markup):
         return str(value)
-    text = " ".join(str(value).split())
-    text = _MARKS.sub(r"\\\g<0>", text)
+    text = _MARKS.sub(r"\\\g<0>", re.sub(r"\s+", " ", str(value)))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -123,54 +122,40 @@ def _characteristics(
             dates[column] = _described(
                 [_known(row, column) for row in rows if row.participant in labels], is_date=True
             )
-        table.append(
-            {"column": column, "classes": by_class, "missing": len(labels) - len(of)}
-        )
+        table.append({"column": column, "classes": by_class, "missing": len(labels) - len(of)})
     return table, dates
 
 
 def _flow(
-    rows: Sequence[SheetRow], dataset: WindowsFile, labels: Mapping[str, int]
+    rows: Sequence[SheetRow], dataset: WindowsFile, labels: Mapping[str, int], *, use_bad: bool
 ) -> list[dict[str, Any]]:
     """Who is left at each step, and who is not."""
     frame = dataset.frame()
-    good = frame[frame["good"]]
-    steps = [
-        ("in the cohort sheet", sorted({row.participant for row in rows}), len(rows), None),
-        (
-            "with at least one window",
-            dataset.participants,
-            frame["recording"].nunique(),
-            len(frame),
-        ),
-        (
-            "with at least one window that is not marked bad",
-            sorted(set(good["Participant"])),
-            good["recording"].nunique(),
-            len(good),
-        ),
+    used = frame if use_bad else frame[frame["good"]]
+    counted = used[used["Participant"].isin(list(labels))]
+    steps = [("with at least one window", frame, dataset.participants)]
+    if not use_bad:
+        left = sorted(set(used["Participant"]))
+        steps.append(("with at least one window that is not marked bad", used, left))
+    steps.append(("with a label: in the folds, and in every figure below", counted, sorted(labels)))
+    before = sorted({row.participant for row in rows})
+    flow: list[dict[str, Any]] = [
+        {
+            "step": "in the cohort sheet",
+            "participants": len(before),
+            "recordings": len(rows),
+            "windows": "",
+            "gone": "",
+        }
     ]
-    counted = frame[frame["Participant"].isin(list(labels))]
-    steps.append(
-        (
-            "with a label: in the folds, and in every figure below",
-            sorted(labels),
-            counted["recording"].nunique(),
-            len(counted),
-        )
-    )
-    flow = []
-    before: Sequence[str] = steps[0][1]
-    for index, (step, people, recordings, windows) in enumerate(steps):
-        # Labels are asked of everybody in the dataset, so the last step follows the second.
-        before = steps[1][1] if index == len(steps) - 1 else before
+    for step, windows, people in steps:
         gone = sorted(set(before) - set(people))
         flow.append(
             {
                 "step": step,
                 "participants": len(people),
-                "recordings": recordings,
-                "windows": "" if windows is None else windows,
+                "recordings": windows["recording"].nunique(),
+                "windows": len(windows),
                 "gone": some_of(gone, 40) if gone else "nobody",
             }
         )
@@ -280,7 +265,12 @@ def write_model_card(
             preprocessing={
                 key: _plain(value) for key, value in dataset.metadata["settings"].items()
             },
-            flow=_flow(rows, dataset, labels),
+            flow=_flow(
+                rows,
+                dataset,
+                labels,
+                use_bad=content["settings"]["sequences"]["use_bad_windows"],
+            ),
             bad=_bad(dataset),
             characteristics=characteristics,
             dates=dates,
