@@ -15,7 +15,7 @@ import numpy as np
 from remit.evaluation import probes
 from remit.evaluation.backbone import TINY, Backbone, Person
 from remit.evaluation.checks import ALL
-from remit.evaluation.masked import BANDS_HZ
+from remit.evaluation.features import BANDS_HZ
 from remit.evaluation.resampling import Resampling
 from remit.nn.encoder import Encoder
 

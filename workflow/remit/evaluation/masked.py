@@ -17,6 +17,7 @@ import torch
 from remit.config import Diagnostics
 from remit.evaluation.backbone import TARGETS, TINY, Backbone, Person, spread_out
 from remit.evaluation.checks import ALL, ERRORS
+from remit.evaluation.features import BANDS_HZ
 from remit.evaluation.resampling import Resampling
 from remit.evaluation.rivals import Rivals, visible_mean
 from remit.naming import MASKING_STYLES
@@ -24,13 +25,6 @@ from remit.nn import lanes
 from remit.nn.masking import Corruption, draw_corruption, sequence_mask
 from remit.nn.products import fast
 
-BANDS_HZ = {
-    "delta": (1.0, 4.0),
-    "theta": (4.0, 8.0),
-    "alpha": (8.0, 13.0),
-    "beta": (13.0, 30.0),
-    "gamma": (30.0, 45.0),
-}
 # Of each participant, that are encoded twice to see what hidden samples change.
 HIDDEN_SEQUENCES = 3
 PADDED_STEPS = 2  # behind these sequences
