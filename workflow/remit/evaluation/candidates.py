@@ -234,10 +234,15 @@ def sheet_order(rows: Sequence[SheetRow], cohort: Cohort) -> Table:
     return _of_people("order in the cohort sheet", "nuisance", cohort.names, ["place"], rows_P1)
 
 
+def words_of(column: str) -> set[str]:
+    """The words of a column's name, in small letters."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
+    return set(re.findall(r"[a-z]+", apart.lower()))
+
+
 def _of_recording(column: str) -> set[str]:
     """The words of a column's name that make it a date or a site of recording."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
-    words = set(re.findall(r"[a-z]+", apart.lower()))
+    words = words_of(column)
     return set() if words & _BIRTH_WORDS else words & (DATE_WORDS | SITE_WORDS)
 
 

@@ -38,6 +38,7 @@ from remit.evaluation.power import could_have_shown
 from remit.files import sha256_of, write_json
 from remit.naming import ModelName
 from remit.recordings.cohort import SheetRow, read_sheet
+from remit.recordings.scan import UNKNOWN
 from remit.training.runtime import versions
 
 RESULT_VERSION = 1  # raise when a change here alters a report
@@ -276,13 +277,9 @@ def groups_of(rows: Sequence[SheetRow], names: Sequence[str]) -> dict[str, list[
     columns = dict.fromkeys(column for row in rows for column in row.covariates)
     groups: dict[str, list[str | None]] = {}
     for column in columns:
-        words = candidates.words(column)
-        texts = [
-            text
-            if (text := first[name].get(column, "").strip()).lower() not in candidates.UNKNOWN
-            else None
-            for name in names
-        ]
+        words = candidates.words_of(column)
+        cells = [first[name].get(column, "").strip() for name in names]
+        texts = [None if cell.lower() in UNKNOWN else cell for cell in cells]
         if not any(texts):
             continue
         if words & AGE_WORDS:
@@ -357,7 +354,7 @@ def _entry(
         spread=found["spread"]["value"],
     )
     entry["leave_one_out"] = (
-        pooled_figures(cohort.label_P, leave_one_out(table, cohort, options))
+        pooled_figures(cohort.label_P, leave_one_out(table, cohort.labels, options).probability_P)
         if alone
         else {
             "auc": None,
