@@ -85,8 +85,10 @@ def embed(
     empty = unusable(dataset, dataset.participants, settings.sequences)
     people = [person for person in dataset.participants if person not in set(empty)]
     encoder, of_backbone = _encoder(name, settings, backbone, dataset, people)
+    test = None
     if split_file is not None:
-        _refuse_seen(split_of(dataset, split_file).part("test"), of_backbone["seen"], backbone)
+        test = split_of(dataset, split_file).part("test")
+        _refuse_seen(test, of_backbone["seen"], backbone)
     encoder.to(device).eval()
     backend = use_backend(encoder, execution.backend, device)
     said = {
@@ -100,6 +102,7 @@ def embed(
         "left_out": empty,
         "repeat": settings.repeat,
         "fold": settings.fold,
+        "test": test,
         "settings": settings.model_dump(mode="json"),
         "versions": versions(),
         "backend": backend,
