@@ -258,6 +258,7 @@ PATTERNS: dict[str, str] = {
     "model_card": "results/evaluation/{model}/model_card.md",
     "evaluation_table": "results/evaluation/table.tsv",
     "predictions_new": "results/predictions/{model}/{cohort}.parquet",
+    "test_reads": "results/test_reads.tsv",
     "mlflow_database": "results/mlflow.db",
     "mlflow_artifacts": "results/mlflow_artifacts",
 }

@@ -16,82 +16,25 @@ from tests.unit.training.conftest import NAME, Bench, make_dataset, split_of
 
 Make = Callable[..., Any]
 # 27 items, 52 with their parts (Collins et al. 2024).
-ITEMS = [
-    "1",
-    "2",
-    "3a",
-    "3b",
-    "3c",
-    "4",
-    "5a",
-    "5b",
-    "6a",
-    "6b",
-    "6c",
-    "7",
-    "8a",
-    "8b",
-    "8c",
-    "9a",
-    "9b",
-    "9c",
-    "10",
-    "11",
-    "12a",
-    "12b",
-    "12c",
-    "12d",
-    "12e",
-    "12f",
-    "12g",
-    "13",
-    "14",
-    "15",
-    "16",
-    "17",
-    "18a",
-    "18b",
-    "18c",
-    "18d",
-    "18e",
-    "18f",
-    "19",
-    "20a",
-    "20b",
-    "20c",
-    "21",
-    "22",
-    "23a",
-    "23b",
-    "24",
-    "25",
-    "26",
-    "27a",
-    "27b",
-    "27c",
-]
+INTRODUCTION = ["1", "2", "3a", "3b", "3c", "4"]
+METHODS = ["5a", "5b", "6a", "6b", "6c", "7", "8a", "8b", "8c", "9a", "9b", "9c", "10", "11"]
+METHODS += [*(f"12{part}" for part in "abcdefg"), "13", "14", "15", "16", "17"]
+OPEN = [*(f"18{part}" for part in "abcdef"), "19"]
+RESULTS = ["20a", "20b", "20c", "21", "22", "23a", "23b", "24"]
+DISCUSSION = ["25", "26", "27a", "27b", "27c"]
+ITEMS = [*INTRODUCTION, *METHODS, *OPEN, *RESULTS, *DISCUSSION]
 # Of a person alone: a program that filled these in would be making it up.
 ONLY_A_PERSON = [
-    "2",
-    "3a",
-    "3b",
-    "3c",
+    *INTRODUCTION[1:5],
     "6a",
     "6b",
     "6c",
     "8b",
     "8c",
     "17",
-    "18a",
-    "18b",
-    "18c",
-    "18d",
+    *OPEN[:4],
     "19",
-    "25",
-    "26",
-    "27a",
-    "27b",
-    "27c",
+    *DISCUSSION,
 ]
 PEOPLE = {**{f"p{i:02d}": i % 2 for i in range(14)}, "p90": None}
 

@@ -80,7 +80,8 @@ def smallest_auc_of_fit(null_auc_S: np.ndarray, level: float = LEVEL) -> float |
     p is (1 + how many of S are not below the found) / (1 + S), so it is what comes just above one of
     the null's AUCs, its 95th percentile. None if S is too small for ``level``, or if that AUC is 1.
     """
-    null_S = np.sort(np.asarray(null_auc_S, dtype=float))[::-1]
+    # An undefined AUC of a permutation counts against the found one.
+    null_S = np.sort(np.nan_to_num(np.asarray(null_auc_S, dtype=float), nan=np.inf))[::-1]
     not_below = math.floor(level * (1 + len(null_S)) + 1e-9) - 1
     if not 0 <= not_below < len(null_S) or null_S[not_below] >= 1:
         return None

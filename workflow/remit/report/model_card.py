@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
-from remit.evaluation.candidates import DATE_WORDS, words
+from remit.evaluation.candidates import DATE_WORDS, of_recording
 from remit.files import atomic_write, sha256_of
 from remit.recordings.cohort import SheetRow, read_sheet
 from remit.recordings.scan import UNKNOWN
@@ -92,7 +92,7 @@ def _described(values: Sequence[str], *, is_date: bool) -> str:
         spread = f" (SD {statistics.stdev(known):.1f})" if len(known) > 1 else ""
         return f"mean {statistics.fmean(known):.1f}{spread}, {min(known):g} to {max(known):g}"
     counts = {text: there.count(text) for text in sorted(set(there))}
-    if len(counts) > _MOST_VALUES:
+    if len(counts) > _MOST_VALUES or len(counts) == len(there):  # would list the people
         return f"{len(counts)} different entries"
     return ", ".join(f"{text}: {count}" for text, count in counts.items())
 
@@ -106,7 +106,7 @@ def _characteristics(
     """
     table, dates = [], {}
     for column in dict.fromkeys(column for row in rows for column in row.covariates):
-        is_date = bool(words(column) & DATE_WORDS)
+        is_date = bool(of_recording(column) & DATE_WORDS)
         of: dict[str, str] = {}
         for row in rows:
             if row.participant in labels and (text := _known(row, column)):

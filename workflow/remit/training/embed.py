@@ -84,7 +84,7 @@ def embed(
     check_usable(dataset, labelled, settings.sequences)
     empty = unusable(dataset, dataset.participants, settings.sequences)
     people = [person for person in dataset.participants if person not in set(empty)]
-    encoder, of_backbone = _encoder(name, settings, backbone, dataset)
+    encoder, of_backbone = _encoder(name, settings, backbone, dataset, people)
     test = None
     if split_file is not None:
         test = split_of(dataset, split_file).part("test")
@@ -128,9 +128,13 @@ def embed(
 
 
 def _encoder(
-    name: ModelName, settings: EmbedSettings, backbone: Path | None, dataset: WindowsFile
+    name: ModelName,
+    settings: EmbedSettings,
+    backbone: Path | None,
+    dataset: WindowsFile,
+    people: Sequence[str],
 ) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder, and what the file says of it."""
+    """The encoder, and what the file says of it; random weights read the spectra of ``people``."""
     if backbone is not None:
         content, encoder, _ = load_backbone(backbone, name, settings, dataset)
         return encoder, {
@@ -143,7 +147,12 @@ def _encoder(
         }
     samples = round(settings.sequences.token_seconds * dataset.sampling_rate)
     seed_all(settings.seed, _RANDOM_WEIGHTS)
-    encoder, _ = build_encoder(encoder_settings(settings.model, samples), dataset.channels)
+    sizes = encoder_settings(settings.model, samples, dataset.sampling_rate)
+    encoder, _ = build_encoder(sizes, dataset.channels)
+    if encoder.spectrum is not None:  # statistics of the data, as pretraining would find them
+        groups = _groups(dataset, people)
+        tokens = (load_sequences(dataset, some, settings.sequences).tokens_NS() for some in groups)
+        encoder.spectrum.fit(tokens)
     checkpoint.check_equal(
         dataset.path,
         "the model's size",
