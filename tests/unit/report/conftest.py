@@ -109,7 +109,7 @@ def make_report(tmp_path_factory: pytest.TempPathFactory) -> Make:
                 {
                     "name": name,
                     "kind": kind,
-                    "columns": None if kind == "chance" else 4 + index,
+                    "columns": None if kind == "model" else 4 * index,
                     "notes": ["age: 2 missing"] if name == "covariates only" else [],
                     "figures": found,
                     "permutation": {

@@ -103,7 +103,7 @@ class _Spread(_Form):
 class _Figures(_Form):
     n: int
     n_positive: int
-    level: float
+    level: Annotated[float, Field(ge=0.95, le=0.95)]  # the words say 95 %
     spread: _Spread
     auc: _Figure
     brier: _Figure
@@ -402,7 +402,15 @@ def _rows(
         low = left if figure["low"] is None else figure["low"]
         high = right if figure["high"] is None else figure["high"]
         axis.plot([low, high], [row, row], color=color, linewidth=2 if kind == "model" else 1.2)
-        axis.plot(figure["value"], row, marker, color=color, markersize=6, gid=f"figure-{row}")
+        axis.plot(
+            figure["value"],
+            row,
+            marker,
+            color=color,
+            markersize=6,
+            gid=f"figure-{row}",
+            clip_on=False,
+        )
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(axis="x", color="0.92")

@@ -44,6 +44,8 @@ def escaped(value: Any) -> str:
     """A filled-in value in one line of Markdown that means nothing but itself."""
     if isinstance(value, Markup):
         return str(value)
+    if value is None:
+        raise ValueError("no value for a place in the card")
     text = _MARKS.sub(r"\\\g<0>", re.sub(r"\s+", " ", str(value)))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -59,12 +61,22 @@ def figure(found: Mapping[str, Any]) -> Markup:
 
 
 def _plain(value: Any) -> str:
-    """A setting in words: ``cutoff_hz 60, order 4``."""
+    """A setting in words: ``cutoff_hz 60, order 4``, with parentheses where one lies in another."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(its)}" for key, its in value.items())
+        return ", ".join(
+            f"{key} ({_plain(its)})" if isinstance(its, Mapping) else f"{key} {_plain(its)}"
+            for key, its in value.items()
+        )
     if isinstance(value, list):
         return ", ".join(_plain(its) for its in value)
     return "none" if value is None else str(value)
+
+
+def _steps(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that the windows were made with, those of the signal chain one by one."""
+    chain = settings.get("preprocessing", {})
+    rest = {key: value for key, value in settings.items() if key != "preprocessing"}
+    return {key: _plain(value) for key, value in {**chain, **rest}.items()}
 
 
 def _known(row: SheetRow, column: str) -> str:
@@ -262,9 +274,7 @@ def write_model_card(
             sheet_file=sheet.name,
             sheet_sha256=sha256_of(sheet),
             sources=dataset.metadata["sources"],
-            preprocessing={
-                key: _plain(value) for key, value in dataset.metadata["settings"].items()
-            },
+            preprocessing=_steps(dataset.metadata["settings"]),
             flow=_flow(
                 rows,
                 dataset,
