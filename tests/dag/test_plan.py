@@ -646,3 +646,7 @@ def test_a_page_and_a_card_follow_an_evaluation(tmp_path):
         jobs["evaluate"] == jobs["evaluation_page"] == jobs["model_card"] == jobs["pretrain"] == 1
     )
     assert "evaluation_table" not in jobs
+    # The card is of the backbone that goes by the name, which the folds' backbones are not.
+    config = overlay(tmp_path, evaluation={"repeats": 1})
+    jobs, _ = plan(tmp_path, f"{folder}/model_card.md", config=config)
+    assert jobs["pretrain"] == jobs["model_card"] == 1 and jobs["pretrain_fold"] == FOLDS

@@ -182,6 +182,8 @@ class Plan:
         """Whether making this for a model takes the one split of the dataset."""
         if kind in ("embeddings_random", "embeddings_fold", "pretrained_fold"):
             return False
+        if kind == "model_card":  # of the backbone that goes by the name, whatever was evaluated
+            return True
         return kind not in _OF_EVALUATION or self.embeddings(model) == [
             naming.path("embeddings", model=model)
         ]
