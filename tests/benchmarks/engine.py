@@ -792,11 +792,13 @@ def overhead(args: argparse.Namespace) -> None:
     from remit.dataset.corpus import Read
     from remit.naming import ModelName
     from remit.nn.encoder import Encoder, EncoderSettings
+    from remit.nn.heads import LogSpectrum, fit_spectra
     from remit.training import pretrain
 
     sequences, channels, samples = Pretraining().batch_size, 4, 128
     settings, name, cpu = Pretraining(), ModelName(D_MODEL, 2, 20, "mae"), torch.device("cpu")
     hidden = Model().token_hidden
+    bins = int(Model().token_spectrum_hz * samples / 256)
     header(
         f"A whole step of pretraining, d{D_MODEL} l2, beside its products and scans",
         "sequences x tokens", "clock", "blocks, ms", "other products, ms", "step, ms",
@@ -806,7 +808,8 @@ def overhead(args: argparse.Namespace) -> None:
     def products_of(tokens: int, masked: int, frequencies: int) -> Callable[[], None]:
         sizes = [  # rows, from, to, and whether a gradient goes further back
             (tokens, samples, D_MODEL, False), (tokens, samples, hidden, False),
-            (tokens, hidden, D_MODEL, True), (channels, D_MODEL, D_MODEL, False),
+            (tokens, hidden, D_MODEL, True), (tokens, bins, D_MODEL, False),
+            (channels, D_MODEL, D_MODEL, False),
             (masked, D_MODEL, samples, True), (masked, D_MODEL, frequencies, True),
         ]  # fmt: skip
         factors = [
@@ -824,7 +827,7 @@ def overhead(args: argparse.Namespace) -> None:
     for tokens in (128, 512):
         torch.manual_seed(0)
         steps = tokens // channels
-        sizes = EncoderSettings(D_MODEL, 2, samples, token_hidden=hidden)
+        sizes = EncoderSettings(D_MODEL, 2, samples, token_hidden=hidden, spectrum_bins=bins)
         encoder = Encoder(sizes, torch.randn(channels, 3) * 0.05)
         model = pretrain.Reconstruction(encoder, settings, name, 256.0).train()
         names = tuple(f"electrode {number}" for number in range(channels))
@@ -835,7 +838,8 @@ def overhead(args: argparse.Namespace) -> None:
             np.arange(sequences),
             np.zeros(sequences, dtype=np.int64),
         )
-        model.spectrum.fit(read.samples_BKCS.flatten(0, 2))
+        spectra = [part for part in model.modules() if isinstance(part, LogSpectrum)]
+        fit_spectra(spectra, read.samples_BKCS.flatten(0, 2))
         optimiser = torch.optim.AdamW(pretrain.parameter_groups(model, settings.weight_decay))
         epoch = iter(range(1, 10**9))
 

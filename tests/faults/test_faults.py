@@ -229,7 +229,7 @@ def reconstruction(bench, precision="float32", **options):
     )
     given = {"block_seconds": (0.5, 1.0), "spectrum_hz": (2.0, 12.0), **options}
     seed_all(5)
-    shape = encoder_settings({**MODEL, "precision": precision}, sequences.samples_per_token)
+    shape = encoder_settings({**MODEL, "precision": precision}, sequences.samples_per_token, 64.0)
     encoder, _ = build_encoder(shape, CHANNELS)
     model = pretrain.Reconstruction(encoder, pretrain.Pretraining(**given), NAME, RATE)
     model.spectrum.fit(sequences.tokens_NS())

@@ -394,6 +394,8 @@ class Model(Settings):
     """Width of a head; it must divide expand * d_model."""
     token_hidden: Annotated[int, Field(ge=0)] = 512
     """Units of the perceptron that reads a token's samples beside the linear map; 0 leaves it out."""
+    token_spectrum_hz: NonNegative = 45.0
+    """Read a token's log power spectrum up to this frequency in Hz beside its samples; 0 leaves it out."""
     chunk_size: Count = 64
     """Chunk length of the state-space-duality scan; it changes speed, and results only by rounding."""
     bidirectional: bool = True

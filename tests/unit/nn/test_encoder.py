@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -373,3 +374,66 @@ def test_settings_without_a_perceptron_are_those_of_older_checkpoints() -> None:
     assert EncoderSettings.from_dict(older).token_hidden == 0
     with pytest.raises(ValueError, match="token_hidden is -1; expected a whole number from 0 up"):
         EncoderSettings(**(SMALL.to_dict() | {"token_hidden": -1}))
+
+
+WITH_SPECTRUM = EncoderSettings(**(SMALL.to_dict() | {"spectrum_bins": 3}))
+
+
+def with_spectrum() -> Encoder:
+    torch.manual_seed(0)
+    encoder = Encoder(WITH_SPECTRUM, MUSE)
+    assert encoder.spectrum is not None
+    encoder.spectrum.fit(samples(seed=5).flatten(0, 2))
+    return encoder
+
+
+def test_a_tokens_own_log_spectrum_is_added_to_its_content() -> None:
+    encoder = with_spectrum()
+    assert encoder.spectrum_map is not None and encoder.perceptron is not None
+    x_NS = samples().flatten(0, 2)
+    power_NF = np.abs(np.fft.rfft(x_NS.double().numpy() * np.hanning(9)[:8]))[:, 1:4] ** 2
+    fitted_NF = np.abs(
+        np.fft.rfft(samples(seed=5).flatten(0, 2).double().numpy() * np.hanning(9)[:8])
+    )
+    energy = (np.hanning(9)[:8] ** 2).sum()
+    log_NF, fitted_NF = (
+        np.log(each / energy + 1e-4) for each in (power_NF, fitted_NF[:, 1:4] ** 2)
+    )
+    standard_NF = torch.tensor((log_NF - fitted_NF.mean(0)) / fitted_NF.std(0)).float()
+    expected_ND = encoder.embed(x_NS) + encoder.perceptron(x_NS)
+    expected_ND = expected_ND + standard_NF @ encoder.spectrum_map.weight.T
+    torch.testing.assert_close(encoder._content(x_NS), expected_ND, rtol=1e-4, atol=1e-4)
+
+
+def test_the_spectrum_of_a_masked_token_is_hidden_with_its_samples() -> None:
+    encoder = with_spectrum()
+    masked_BKC = torch.zeros(2, 5, 4, dtype=torch.bool)
+    masked_BKC[0, 2, 1] = masked_BKC[1, 4] = True
+    x_BKCS = samples()
+    changed_BKCS = x_BKCS.masked_fill(masked_BKC.unsqueeze(-1), torch.nan)
+    assert torch.equal(
+        encoder(x_BKCS, masked_BKC=masked_BKC), encoder(changed_BKCS, masked_BKC=masked_BKC)
+    )
+
+
+def test_the_statistics_of_the_spectrum_travel_with_the_weights_and_are_not_guessed() -> None:
+    encoder, other = with_spectrum(), Encoder(WITH_SPECTRUM, MUSE)
+    with pytest.raises(RuntimeError, match="not fitted"):
+        other(samples())
+    other.load_state_dict(encoder.state_dict(), strict=True)
+    assert torch.equal(other(samples()), encoder(samples()))
+    with pytest.raises(
+        ValueError, match="spectrum_bins is 5; expected at most half of the 8 samples"
+    ):
+        EncoderSettings(**(SMALL.to_dict() | {"spectrum_bins": 5}))
+
+
+def test_an_encoder_with_a_spectrum_is_exported_whatever_the_number_of_steps() -> None:
+    encoder = with_spectrum().eval()
+    steps = torch.export.Dim("steps", min=1)
+    program = torch.export.export(
+        encoder, (samples(1, 5),), dynamic_shapes={"samples_BKCS": {1: steps}}
+    )
+    for number in (1, 9):
+        x_BKCS = samples(1, number, seed=number)
+        torch.testing.assert_close(program.module()(x_BKCS), encoder(x_BKCS))

@@ -31,6 +31,8 @@ MODEL = {
     "chunk_size": 16,
     "bidirectional": True,
 }
+# What a rule is given: a spectrum too, whose statistics pretraining finds.
+RULE_MODEL = {**MODEL, "token_spectrum_hz": 12.0}
 NAME = ModelName(16, 1, 40, "mae")
 SEQUENCES = Sequences(token_seconds=0.5, context_windows=2)
 QUIET = Execution(device="cpu", mlflow=False, training_threads=1)
@@ -153,7 +155,7 @@ class Bench:
         }
         return PretrainSettings(
             result_version="t",
-            model=MODEL,
+            model=RULE_MODEL,
             sequences=self.sequences,
             pretraining=Pretraining(**given),
         )
@@ -181,7 +183,7 @@ class Bench:
         name=NAME,
         execution=QUIET,
         log=None,
-        model=MODEL,
+        model=RULE_MODEL,
         sequences=None,
         transductive=False,
         **options,

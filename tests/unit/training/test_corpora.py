@@ -36,7 +36,7 @@ WIDE = ("AF7", "TP9", "TP10")
 
 def model_of(channels, **options):
     seed_all(5)
-    encoder, _ = build_encoder(encoder_settings(MODEL, 16), channels)
+    encoder, _ = build_encoder(encoder_settings(MODEL, 16, 64.0), channels)
     given = {"block_seconds": (0.5, 1.0), "spectrum_hz": (2.0, 12.0), **options}
     return pretrain.Reconstruction(encoder, pretrain.Pretraining(**given), NAME, RATE).train()
 

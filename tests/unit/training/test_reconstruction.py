@@ -52,7 +52,9 @@ def sequences_of(windows_N, channels=2, steps_per_window=4, context=3, seed=0):
 @cache
 def encoder_of(num_channels, samples_per_token, seed):
     seed_all(seed)
-    built = build_encoder(encoder_settings(MODEL, samples_per_token), ELECTRODES[:num_channels])
+    built = build_encoder(
+        encoder_settings(MODEL, samples_per_token, 64.0), ELECTRODES[:num_channels]
+    )
     return built[0]
 
 

@@ -21,7 +21,7 @@ from remit.training import participants as tuning
 from remit.training.data import build_encoder, encoder_settings, signals_of
 from remit.training.pretrain import keep_aside, learning_rate
 from remit.training.runtime import seed_all
-from tests.unit.training.conftest import CHANNELS, MODEL, PEOPLE, make_dataset, split_of
+from tests.unit.training.conftest import CHANNELS, MODEL, PEOPLE, RULE_MODEL, make_dataset, split_of
 
 
 def same_tensors(one, other):
@@ -268,7 +268,7 @@ def participants(trained, *, keep):
     data = open_dataset(made.primary)
     sequences = load_sequences(data, read_split(made.split).part("train"), made.sequences)
     seed_all(3)
-    encoder, _ = build_encoder(encoder_settings(MODEL, sequences.samples_per_token), CHANNELS)
+    encoder, _ = build_encoder(encoder_settings(MODEL, sequences.samples_per_token, 64.0), CHANNELS)
     return encoder.eval(), tuning.Participants(encoder, sequences, torch.device("cpu"), keep=keep)
 
 
@@ -302,7 +302,7 @@ def uneven(windows_P, *, context=6, d_model=32, seed=0):
     """An encoder and a cohort whose participant i has ``windows_P[i]`` windows without a gap."""
     seed_all(seed)
     settings = encoder_settings(
-        MODEL | {"d_model": d_model, "num_layers": 2}, samples_per_token := 12
+        MODEL | {"d_model": d_model, "num_layers": 2}, samples_per_token := 12, 64.0
     )
     encoder, _ = build_encoder(settings, CHANNELS)
     ends = np.cumsum(windows_P)
@@ -537,7 +537,7 @@ def test_a_checkpoint_that_does_not_fit_says_which_value_differs(trained, tmp_pa
     with pytest.raises(RemitError, match="name is mamba2_eeg_d16_l1_m40_mae; expected .*m60_mae"):
         made.finetune(backbone, tmp_path / "x.pt", name=other)
     with pytest.raises(RemitError, match=r"encoder\.d_state is 8; expected 4 by name and config"):
-        made.finetune(backbone, tmp_path / "x.pt", model={**MODEL, "d_state": 4})
+        made.finetune(backbone, tmp_path / "x.pt", model={**RULE_MODEL, "d_state": 4})
     with pytest.raises(RemitError, match="sequences.context_windows is 2; expected 3"):
         made.finetune(
             backbone, tmp_path / "x.pt", sequences=Sequences(token_seconds=0.5, context_windows=3)

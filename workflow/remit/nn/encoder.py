@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_finite
+from .heads import LogSpectrum
 from .mamba2 import PRECISIONS, BidirectionalMamba2, Mamba2, MixerState
 
 # Spatial frequencies of the electrode encoding, in cycles per metre. A head is about 0.2 m
@@ -34,7 +35,7 @@ FARTHEST_ELECTRODE_M = 0.5
 
 SAMPLE_AXES = ("sequence", "step", "channel", "sample")
 
-RESULT_VERSION = 3  # raise when a change to the model or its scan alters what it computes
+RESULT_VERSION = 4  # raise when a change to the model or its scan alters what it computes
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class EncoderSettings:
     bidirectional: read in both directions; otherwise causal.
     shared_directions: one set of weights for both directions, not one for each.
     token_hidden: units of the perceptron that reads a token's samples beside the linear map; 0 for none.
+    spectrum_bins: lowest frequencies of a token, 1 / (its length) apart and without 0, whose log power is
+        read beside the samples; 0 for none.
     precision: "float32", or "bfloat16" to round the factors of each mixer's projections (on CUDA
         with mamba-ssm's kernels, of everything in a mixer but its parameters and decays).
     """
@@ -63,6 +66,7 @@ class EncoderSettings:
     bidirectional: bool = True
     shared_directions: bool = False
     token_hidden: int = 0
+    spectrum_bins: int = 0
     precision: str = "float32"
 
     def __post_init__(self) -> None:
@@ -75,11 +79,16 @@ class EncoderSettings:
                 if not isinstance(value, bool):
                     raise ValueError(f"{field.name} is {value!r}; expected true or false")
             else:
-                least = 0 if field.name == "token_hidden" else 1
+                least = 0 if field.name in ("token_hidden", "spectrum_bins") else 1
                 if isinstance(value, bool) or not isinstance(value, int) or value < least:
                     raise ValueError(
                         f"{field.name} is {value!r}; expected a whole number from {least} up"
                     )
+        if self.spectrum_bins > self.samples_per_token // 2:
+            raise ValueError(
+                f"spectrum_bins is {self.spectrum_bins}; expected at most half of the "
+                f"{self.samples_per_token} samples of a token"
+            )
         if self.shared_directions and not self.bidirectional:
             raise ValueError(
                 "shared_directions is true and bidirectional false; expected two directions to share "
@@ -192,8 +201,9 @@ class Encoder(nn.Module):
     """Scaled EEG samples to one vector per token.
 
     A token's content is a linear map of its samples, to which a perceptron adds what no linear map
-    can tell, such as their power in a band; or, where it is masked, one learned vector shared by all
-    positions and channels. The encoding of its electrode is added to every token
+    can tell, and a linear map of their standardised log spectrum, whose statistics are those of the
+    tokens it was pretrained on (:func:`.heads.fit_spectra`); or, where it is masked, one learned vector
+    shared by all positions and channels. The encoding of its electrode is added to every token
     alike, so the model knows which electrode a masked token stands for, and nothing of what it
     recorded.
 
@@ -222,6 +232,11 @@ class Encoder(nn.Module):
             if hidden
             else None
         )
+        bins = settings.spectrum_bins
+        # At a rate of S a second, frequencies are numbers of bins.
+        samples = settings.samples_per_token
+        self.spectrum = LogSpectrum(samples, samples, 1, bins) if bins else None
+        self.spectrum_map = nn.Linear(bins, settings.d_model, bias=False) if bins else None
         # No bias: it would be the same for every token, which embed's already is.
         self.electrode_map = nn.Linear(settings.d_model, settings.d_model, bias=False)
         # Small beside a token's content (order 0.5), as in BERT and MAE.
@@ -357,7 +372,11 @@ class Encoder(nn.Module):
 
     def _content(self, samples_S: Tensor) -> Tensor:
         content_D: Tensor = self.embed(samples_S)
-        return content_D if self.perceptron is None else content_D + self.perceptron(samples_S)
+        if self.perceptron is not None:
+            content_D = content_D + self.perceptron(samples_S)
+        if self.spectrum is not None and self.spectrum_map is not None:
+            content_D = content_D + self.spectrum_map(self.spectrum(samples_S))
+        return content_D
 
     def _check_causal(self) -> None:
         if self.settings.bidirectional:

@@ -11,7 +11,7 @@ Legend of the shape suffixes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -101,6 +101,7 @@ class LogSpectrum(nn.Module):
     """
 
     window_S: Tensor
+    transform_S2F: Tensor
     mean_F: Tensor
     std_F: Tensor
     frequencies_hz_F: Tensor
@@ -129,14 +130,20 @@ class LogSpectrum(nn.Module):
                 f"{samples_per_token} samples at {sampling_rate:g} Hz are {spacing:g} Hz apart"
             )
         self.samples_per_token = samples_per_token
-        self.first_bin = first
         self.num_frequencies = last - first + 1
         self.eps = eps
         window_S = torch.hann_window(samples_per_token, dtype=torch.float64)
         window_S = window_S / window_S.square().sum().sqrt()
-        frequencies_hz_F = torch.arange(first, last + 1, dtype=torch.float64) * spacing
+        bin_F = torch.arange(first, last + 1, dtype=torch.float64)
+        frequencies_hz_F = bin_F * spacing
+        # The few bins used, as one product of real numbers: compilers and exported programs know no
+        # complex ones.
+        turn_SF = torch.arange(samples_per_token, dtype=torch.float64).outer(bin_F)
+        phase_SF = 2 * math.pi * (turn_SF % samples_per_token) / samples_per_token
+        transform_S2F = window_S.unsqueeze(1) * torch.cat([phase_SF.cos(), phase_SF.sin()], dim=1)
         # Not persistent: given by the arguments. NaN marks statistics that were never fitted.
         self.register_buffer("window_S", window_S.float(), persistent=False)
+        self.register_buffer("transform_S2F", transform_S2F.float(), persistent=False)
         self.register_buffer("frequencies_hz_F", frequencies_hz_F.float(), persistent=False)
         self.register_buffer("mean_F", torch.full((self.num_frequencies,), math.nan))
         self.register_buffer("std_F", torch.full((self.num_frequencies,), math.nan))
@@ -148,56 +155,23 @@ class LogSpectrum(nn.Module):
             raise ValueError(
                 f"tokens have {samples_S.shape[-1]} samples; expected {self.samples_per_token}"
             )
-        spectrum = torch.fft.rfft(samples_S * self.window_S)
-        bins = spectrum[..., self.first_bin : self.first_bin + self.num_frequencies]
-        power: Tensor = bins.real.square() + bins.imag.square()
-        return (power + self.eps).log()
+        parts_2F = samples_S @ self.transform_S2F
+        power_F: Tensor = parts_2F.square().unflatten(-1, (2, self.num_frequencies)).sum(-2)
+        return (power_F + self.eps).log()
 
-    @torch.no_grad()
     def fit(self, tokens: Tensor | Iterable[Tensor]) -> None:
-        """Set the mean and standard deviation of every frequency from tokens of scaled samples.
-
-        Args:
-            tokens: [N, S], or several of these one after another, of which one is held at a time.
-
-        Raises:
-            ValueError: if there are fewer than two tokens or a sample is not finite.
-        """
-        count = 0
-        mean_F = torch.zeros(self.num_frequencies, dtype=torch.float64)
-        squares_F = torch.zeros_like(mean_F)
-        for tokens_NS in [tokens] if isinstance(tokens, Tensor) else tokens:
-            if tokens_NS.dim() != 2:
-                raise ValueError(
-                    f"tokens have shape {tuple(tokens_NS.shape)}; expected [N, S] to fit the spectrum"
-                )
-            for part_NS in torch.split(tokens_NS, FIT_BATCH):
-                # Means and squared deviations joined part by part (Chan et al. 1983) in float64: a
-                # difference of large sums would lose small deviations.
-                log_NF = self.log_power(part_NS).double()
-                part_F = log_NF.mean(0)
-                apart_F = part_F - mean_F
-                added = len(log_NF) / (count + len(log_NF))
-                squares_F += (log_NF - part_F).square().sum(0) + apart_F.square() * count * added
-                mean_F += apart_F * added
-                count += len(log_NF)
-        if count < 2:
-            raise ValueError(
-                f"fitting the spectrum needs at least two tokens as [N, S]; found {count}"
-            )
-        std_F = (squares_F / count).sqrt()
-        if not (mean_F.isfinite().all() and std_F.isfinite().all()):
-            raise ValueError("a sample among the tokens to fit the spectrum on is not finite")
-        self.mean_F.copy_(mean_F)
-        self.std_F.copy_(std_F.clamp(min=LOWEST_STD))
+        """:func:`fit_spectra` of this one."""
+        fit_spectra([self], tokens)
 
     def forward(self, samples_S: Tensor) -> Tensor:
         """Standardised log power: [..., S] to [..., F].
 
         Raises:
-            RuntimeError: if neither :meth:`fit` was called nor fitted statistics were loaded.
+            RuntimeError: if neither :meth:`fit` was called nor fitted statistics were loaded. A program
+                being compiled or exported cannot look.
         """
-        if not self._known_fitted:  # looked up once: on a GPU it waits for the device
+        # Looked up once: on a GPU it waits for the device.
+        if not self._known_fitted and not torch.compiler.is_compiling():
             if self.std_F.isnan().any():
                 raise RuntimeError("LogSpectrum is not fitted: call fit() or load fitted weights")
             self._known_fitted = True
@@ -208,6 +182,49 @@ class LogSpectrum(nn.Module):
     ) -> None:
         self._known_fitted = False
         super()._load_from_state_dict(state_dict, *args, **kwargs)
+
+
+@torch.no_grad()
+def fit_spectra(spectra: Sequence[LogSpectrum], tokens: Tensor | Iterable[Tensor]) -> None:
+    """Set the mean and standard deviation of every frequency of some spectra, in one pass.
+
+    Args:
+        spectra: at least one.
+        tokens: scaled samples, [N, S], or several of these one after another, of which one is held at
+            a time.
+
+    Raises:
+        ValueError: if there are fewer than two tokens or a sample is not finite.
+    """
+    count = 0
+    mean_F = torch.zeros(sum(each.num_frequencies for each in spectra), dtype=torch.float64)
+    squares_F = torch.zeros_like(mean_F)
+    for tokens_NS in [tokens] if isinstance(tokens, Tensor) else tokens:
+        if tokens_NS.dim() != 2:
+            raise ValueError(
+                f"tokens have shape {tuple(tokens_NS.shape)}; expected [N, S] to fit the spectrum"
+            )
+        for part_NS in torch.split(tokens_NS, FIT_BATCH):
+            # Means and squared deviations joined part by part (Chan et al. 1983) in float64: a
+            # difference of large sums would lose small deviations.
+            log_NF = torch.cat([each.log_power(part_NS) for each in spectra], dim=1).double()
+            part_F = log_NF.mean(0)
+            apart_F = part_F - mean_F
+            added = len(log_NF) / (count + len(log_NF))
+            squares_F += (log_NF - part_F).square().sum(0) + apart_F.square() * count * added
+            mean_F += apart_F * added
+            count += len(log_NF)
+    if count < 2:
+        raise ValueError(f"fitting the spectrum needs at least two tokens as [N, S]; found {count}")
+    std_F = (squares_F / count).sqrt()
+    if not (mean_F.isfinite().all() and std_F.isfinite().all()):
+        raise ValueError("a sample among the tokens to fit the spectrum on is not finite")
+    sizes = [each.num_frequencies for each in spectra]
+    for each, own_F, own_std_F in zip(
+        spectra, mean_F.split(sizes), std_F.split(sizes), strict=True
+    ):
+        each.mean_F.copy_(own_F)
+        each.std_F.copy_(own_std_F.clamp(min=LOWEST_STD))
 
 
 def step_encoding(num_steps: int, d_model: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,21 @@ def signal_of(dataset: WindowsFile) -> dict[str, Any]:
     return {key: dataset.metadata[key] for key in _SIGNAL_KEYS} | {"preprocessing": chain}
 
 
-def encoder_settings(model: Mapping[str, Any], samples_per_token: int) -> EncoderSettings:
+def encoder_settings(
+    model: Mapping[str, Any], samples_per_token: int, sampling_rate: float
+) -> EncoderSettings:
     """The encoder's settings from those of a rule; raises :class:`RemitError`."""
+    model = dict(model)
+    highest_hz = min(model.pop("token_spectrum_hz", 0.0), sampling_rate / 2)
+    # The tolerance keeps a frequency that sits on the edge, whatever the rounding.
+    bins = math.floor(highest_hz * samples_per_token / sampling_rate + 1e-9)
     inner = int(model["expand"]) * int(model["d_model"])
     if inner % int(model["headdim"]):
         raise RemitError(
             f"model.headdim is {model['headdim']}; expected a divisor of expand * d_model = {inner}; "
             "change model.headdim or d_model."
         )
-    return EncoderSettings(samples_per_token=samples_per_token, **model)
+    return EncoderSettings(samples_per_token=samples_per_token, spectrum_bins=bins, **model)
 
 
 def saved_encoder_settings(values: Mapping[str, Any], file: Path) -> EncoderSettings:
@@ -56,6 +63,17 @@ def build_encoder(
     """A new encoder for these electrodes, and their positions [C, 3] in metres."""
     positions_C3 = _positions(channels)
     return Encoder(settings, positions_C3), positions_C3
+
+
+def random_twin(encoder: Encoder, channels: Sequence[str]) -> Encoder:
+    """The same encoder with weights that are drawn anew: what has learned nothing.
+
+    What describes the data, the statistics of its tokens' spectra, stays.
+    """
+    twin, _ = build_encoder(encoder.settings, channels)
+    if twin.spectrum is not None and encoder.spectrum is not None:
+        twin.spectrum.load_state_dict(encoder.spectrum.state_dict())
+    return twin
 
 
 def montage_encoding(channels: Sequence[str], d_model: int) -> torch.Tensor:

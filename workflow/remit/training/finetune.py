@@ -80,7 +80,8 @@ def load_backbone(
     """Load a pretrained backbone strictly, checked against name, configuration and data."""
     content = checkpoint.load(file, "pretrained")
     metadata = dataset.metadata
-    samples = round(settings.sequences.token_seconds * float(metadata["sampling_rate"]))
+    rate = float(metadata["sampling_rate"])
+    samples = round(settings.sequences.token_seconds * rate)
     checkpoint.check_equal(file, "name", content["name"], str(name), "the file's name")
     checkpoint.check_equal(file, "d_model", content["encoder"]["d_model"], name.d_model, "the name")
     checkpoint.check_equal(
@@ -93,7 +94,7 @@ def load_backbone(
         list(metadata["channels"]),
         "the primary dataset",
     )
-    expected = encoder_settings(settings.model, samples)
+    expected = encoder_settings(settings.model, samples, rate)
     checkpoint.check_equal(
         file,
         "encoder",
@@ -112,10 +113,10 @@ def load_backbone(
         file, "signal", content["data"]["signal"], signal_of(dataset), "the primary dataset"
     )
     encoder, positions_C3 = build_encoder(expected, metadata["channels"])
-    fixed = {key: value.clone() for key, value in encoder.named_buffers()}
+    fixed = {key: getattr(encoder, key).clone() for key in ("positions_C3", "electrodes_CD")}
     checkpoint.load_weights(encoder, content["state_dict"], file)
-    for key, value in encoder.named_buffers():
-        if not torch.allclose(value, fixed[key], rtol=1e-5, atol=1e-6):
+    for key, value in fixed.items():
+        if not torch.allclose(getattr(encoder, key), value, rtol=1e-5, atol=1e-6):
             raise RemitError(
                 f"{file}: {key} is not that of the electrodes {some_of(metadata['channels'])}; expected "
                 "their standard positions; use a backbone made with them."

@@ -26,6 +26,7 @@ from remit.dataset.windows import open_dataset
 from remit.errors import RemitError, some_of
 from remit.naming import ModelName
 from remit.nn.checks import NotFiniteError
+from remit.nn.heads import LogSpectrum, fit_spectra
 from remit.tracking import Tracker
 from remit.training import checkpoint
 from remit.training.augmentation import augmented
@@ -273,7 +274,8 @@ def pretrain(
     simulated = any(file.metadata["simulated"] for file in (data_file, *corpus_files))
     seed_all(options.seed, _INITIALISE)
     encoder, positions_C3 = build_encoder(
-        encoder_settings(settings.model, train.samples_per_token), metadata["channels"]
+        encoder_settings(settings.model, train.samples_per_token, float(metadata["sampling_rate"])),
+        metadata["channels"],
     )
     backend = use_backend(encoder, execution.backend, device)
     sizes = sorted({len(channels) for channels in train.montages})
@@ -293,7 +295,9 @@ def pretrain(
         log(warning)
     model = Reconstruction(encoder, options, name, float(metadata["sampling_rate"]))
     try:
-        model.spectrum.fit(train.scan())
+        fit_spectra(
+            [part for part in model.modules() if isinstance(part, LogSpectrum)], train.scan()
+        )
         for _ in stop.scan():  # for its recordings' scales
             pass
     except ValueError as error:

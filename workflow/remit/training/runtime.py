@@ -19,7 +19,6 @@ import remit
 from remit.config import Execution
 from remit.errors import RemitError
 from remit.nn import backends, products
-from remit.nn.heads import LogSpectrum
 from remit.nn.mamba2 import Mamba2
 
 
@@ -93,8 +92,7 @@ def precision_warning(precision: str, device: torch.device) -> str | None:
 def compile_module(module: torch.nn.Module, device: torch.device) -> None:
     """Let torch.compile have a module, all but the Mamba-2 blocks that have a better code of their own.
 
-    Those are remit's on a CPU and mamba-ssm's. Remit's on CUDA is compiled as ordinary operations. The
-    spectrum stays as it is too: compiled code has no complex numbers.
+    Those are remit's on a CPU and mamba-ssm's. Remit's on CUDA is compiled as ordinary operations.
 
     Raises:
         RemitError: where nothing can be compiled, as without a C++ compiler.
@@ -109,7 +107,7 @@ def compile_module(module: torch.nn.Module, device: torch.device) -> None:
         ) from None
     for part in module.modules():
         by_hand = isinstance(part, Mamba2) and (device.type == "cpu" or part.backend != "torch")
-        if by_hand or isinstance(part, LogSpectrum):
+        if by_hand:
             part.forward = torch.compiler.disable(part.forward)
     module.compile(dynamic=True)
 
