@@ -11,6 +11,7 @@ from remit.errors import RemitError, did_you_mean
 from remit.recordings.channels import check_channels, electrode_names
 
 ROOT = Path(__file__).parents[2]
+OTHERS = {"cohorts": {"simulated": {"simulate": {}}, "b": {"sheet": "x"}}}
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,41 @@ ROOT = Path(__file__).parents[2]
         ({"preprocessing": {"reference": []}}, "is no reference; expected null, average"),
         ({"preprocessing": {"reference": ["Cz", 1]}}, "is no reference; expected null, average"),
         ({"preprocessing": {"reference": 5}}, "preprocessing.reference: is no reference"),
+        ({"pretraining": {"own_cohort": False}}, "extra_cohorts is empty; expected somebody"),
+        (
+            OTHERS | {"pretraining": {"own_cohort": False, "extra_cohorts": ["b"]}},
+            "own_cohort is false and evaluation.pretraining 'per_fold'; expected 'held_out'",
+        ),
+        (
+            OTHERS
+            | {
+                "pretraining": {
+                    "own_cohort": False,
+                    "extra_cohorts": ["b"],
+                    "transductive": True,
+                }
+            },
+            "own_cohort is false and transductive true",
+        ),
+        (
+            OTHERS
+            | {
+                "pretraining": {
+                    "own_cohort": False,
+                    "extra_cohorts": ["b"],
+                    "corpus_weights": {"simulated": 2},
+                },
+                "evaluation": {"pretraining": "held_out"},
+            },
+            "corpus_weights names 'simulated', which pretraining does not use",
+        ),
+        ({"evaluation": {"pretraining": "perfold"}}, "evaluation.pretraining: .*'per_fold'"),
+        ({"evaluation": {"folds": 1}}, "evaluation.folds: .*greater than or equal to 2; found 1"),
+        ({"evaluation": {"repeats": 1000}}, "evaluation.repeats: .*999; found 1000"),
+        ({"evaluation": {"permutations": 0}}, "evaluation.permutations: .*19; found 0"),
+        ({"evaluation": {"strengths": []}}, "evaluation.strengths: .*at least 1 item"),
+        ({"evaluation": {"strengths": [1, 1.0]}}, "1.0 stands there more than once"),
+        ({"evaluation": {"permutation": 5}}, "Did you mean 'permutations'"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(values, says):

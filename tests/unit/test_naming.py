@@ -136,9 +136,48 @@ def test_an_accepted_id_stays_inside_its_folder(text):
 
 @given(models)
 def test_every_path_of_a_model_leads_back_to_it(model):
+    others = {"cohort": "c", "dataset": "8s_cz", "repeat": "10", "fold": "5"}
     for kind, pattern in naming.PATTERNS.items():
-        if pattern.rpartition("/")[2].count("{model}"):
-            assert naming.model_of_path(kind, naming.path(kind, model=str(model))) == model
+        if "{model}" in pattern:
+            needed = {key: value for key, value in others.items() if f"{{{key}}}" in pattern}
+            file = naming.path(kind, model=str(model), **needed)
+            assert naming.model_of_path(kind, file) == model
+            assert naming.model_of_path(kind, f"/elsewhere/{file}") == model
+            assert naming.read_target(file) == (kind, {"model": str(model), **needed})
+
+
+def test_a_model_s_folder_and_its_fine_tuned_one_s_are_two():
+    name = "mamba2_eeg_d64_l1_m40_bert"
+    for target, kind, model in (
+        (f"results/evaluation/{name}/report.html", "evaluation_page", name),
+        (f"results/evaluation/{name}_finetuned/report.html", "model_report", name),
+        # Nobody's: it reads as a model whose name is wrong, and never as `name` itself.
+        (f"results/evaluation/{name}_finetuned/report.json", "evaluation", f"{name}_finetuned"),
+        (f"results/predictions/{name}/c.parquet", "predictions_new", name),
+        (f"results/predictions/{name}_finetuned/c.parquet", "predictions", name),
+        (f"results/embeddings/{name}_random.parquet", "embeddings_random", name),
+    ):
+        found, values = naming.read_target(target)
+        assert (found, values["model"]) == (kind, model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("evaluation", "report.json"),
+        ("evaluation", "results/evaluation/nothing/report.json"),
+        ("embeddings_random", "results/embeddings/mamba2_eeg_d64_l1_m40_bert.parquet"),
+    ],
+)
+def test_a_path_without_a_model_is_refused(kind, file):
+    with pytest.raises(RemitError, match="expected"):
+        naming.model_of_path(kind, file)
+
+
+@pytest.mark.parametrize("wrong", ["0", "01", "-1", "1000", ""])
+def test_repeats_and_folds_are_counted_from_one(wrong):
+    with pytest.raises(RemitError, match="does not fit"):
+        naming.path("fold_split", dataset="8s_cz", repeat=wrong, fold="1")
 
 
 def test_a_path_takes_no_value_that_is_not_a_name():

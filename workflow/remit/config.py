@@ -448,6 +448,9 @@ class Pretraining(Settings):
     extra_ids: Literal["same", "other"] = "same"
     """Whether a participant of an extra cohort with an id of the main cohort is the 'same' person, and
     so refused when held out, or some 'other' one."""
+    own_cohort: bool = True
+    """Let the training participants of the cohort in question into pretraining. False leaves all of its
+    people out and pretrains on `extra_cohorts` alone, the first of which decides when to stop."""
     transductive: bool = False
     """Let the validation and test participants into pretraining. Every report then says so."""
     epochs: Count = 40
@@ -517,6 +520,20 @@ class Pretraining(Settings):
         return geometry
 
     @model_validator(mode="after")
+    def _somebody_to_train_on(self) -> Pretraining:
+        if not self.own_cohort and not self.extra_cohorts:
+            raise ValueError(
+                "own_cohort is false and extra_cohorts is empty; expected somebody to train on; name other "
+                "cohorts in extra_cohorts"
+            )
+        if not self.own_cohort and self.transductive:
+            raise ValueError(
+                "own_cohort is false and transductive true; expected the cohort's people to be left out or "
+                "let in; leave one of the two settings out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ranges(self) -> Pretraining:
         for key in ("block_seconds", "spectrum_hz"):
             low, high = getattr(self, key)
@@ -565,6 +582,45 @@ class Finetuning(Settings):
     """'balanced' weighs the cross-entropy by the inverse frequency of the classes in training."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initialisation, order and dropout."""
+
+
+class Evaluation(Settings):
+    """The answer for a small cohort: participants are predicted by what was fitted on others."""
+
+    pretraining: Literal["per_fold", "held_out", "transductive"] = "per_fold"
+    """What a backbone may have seen of the people it is evaluated on. 'per_fold': nothing; one is pretrained
+    for each fold, without its test people (`folds` times `repeats` of them). 'held_out': nothing; the
+    one backbone comes from other cohorts (`pretraining.own_cohort: false`, or a file from elsewhere), and
+    is refused if it has seen any of them. 'transductive': their recordings, though never their labels; every
+    figure then says so. A backbone from elsewhere is used as it is, and what it says of itself counts."""
+    folds: Annotated[int, Field(ge=2, le=999)] = 5
+    """Parts that the labelled participants are divided into; each is predicted by what was fitted on
+    the others. Never more than the smaller class has people."""
+    repeats: Annotated[int, Field(ge=1, le=999)] = 10
+    """How often the participants are divided anew."""
+    inner_folds: Annotated[int, Field(ge=2)] = 5
+    """Parts that the participants of a fit are divided into once more, to choose `strengths` and the
+    threshold without a look at the test people."""
+    strengths: Annotated[list[Positive], Field(min_length=1)] = [0.1, 1.0, 10.0, 100.0, 1e3, 1e4]
+    """Strengths of the classifier's L2 penalty to choose from, on standardised features: scikit-learn's
+    1 / C. The larger, the nearer all predictions are to the prevalence."""
+    select: Count | None = None
+    """Keep only so many features, those that differ most between the classes, chosen anew inside each
+    fit. Null keeps all."""
+    permutations: Annotated[int, Field(ge=19)] = 1000
+    """How often the whole fit is done again with the labels shuffled among the participants, for the
+    p value; 19 can just give 0.05."""
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    """Resamples of the bootstrap over participants, for the intervals."""
+    convolutional: bool = False
+    """Also compare with a small convolutional network trained from scratch in every fold. Slow; it needs
+    the extra `convolutional` to be installed."""
+    finetuned: bool = False
+    """Also compare with the backbone fine-tuned in full in every fold. Slow."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of folds, shuffled labels, resamples and random weights."""
+
+    _once = field_validator("strengths")(_each_once)
 
 
 class Sweep(Settings):
@@ -643,6 +699,7 @@ class Config(Settings):
     pretraining: Pretraining = Pretraining()
     diagnostics: Diagnostics = Diagnostics()
     finetuning: Finetuning = Finetuning()
+    evaluation: Evaluation = Evaluation()
     sweep: Sweep = Sweep()
     execution: Execution = Execution()
 
@@ -661,9 +718,10 @@ class Config(Settings):
                     f"cohort '{name}' is not in cohorts; expected one of {some_of(self.cohorts)}."
                     f"{did_you_mean(name, self.cohorts)}"
                 )
+        own = [self.cohort] if self.pretraining.own_cohort else []
+        used = [*own, *self.pretraining.extra_cohorts]
         for name in self.pretraining.corpus_weights:
-            if name not in (self.cohort, *self.pretraining.extra_cohorts):
-                used = [self.cohort, *self.pretraining.extra_cohorts]
+            if name not in used:
                 raise ValueError(
                     f"pretraining.corpus_weights names '{name}', which pretraining does not use; expected "
                     f"some of {some_of(used)}.{did_you_mean(name, used)}"
@@ -702,6 +760,11 @@ class Config(Settings):
             raise ValueError(
                 f"pretraining.spectrum_hz is ({low:g}, {high:g}); expected a range up to {nyquist:g} Hz "
                 f"that holds a multiple of {spacing:g} Hz (1 / sequences.token_seconds)"
+            )
+        if not self.pretraining.own_cohort and self.evaluation.pretraining == "per_fold":
+            raise ValueError(
+                "pretraining.own_cohort is false and evaluation.pretraining 'per_fold'; expected 'held_out': "
+                "without the cohort's people the backbones of all folds are the same"
             )
         if self.cohort in self.pretraining.extra_cohorts:
             raise ValueError(

@@ -224,7 +224,8 @@ def mlflow_dataset_name(dataset: str, num_windows: int) -> str:
 
 
 # Path patterns, relative to the working directory. Snakemake fills the wildcards; `path` does so
-# for everyone else. Nothing is written outside results/.
+# for everyone else. Nothing is written outside results/. A loosely read target takes the first that
+# fits, so `{model}_random` stands before `{model}`.
 RESULTS = "results"
 PATTERNS: dict[str, str] = {
     "simulated": "results/simulated/{cohort}/{recording}.edf",
@@ -233,8 +234,11 @@ PATTERNS: dict[str, str] = {
     "primary": "results/primary/{dataset}_primary_dataset.parquet",
     "corpus": "results/corpora/{cohort}/{dataset}_dataset.parquet",
     "split": "results/splits/{dataset}_split.json",
+    "folds": "results/folds/{dataset}_folds.json",
+    "fold_split": "results/splits/folds/{dataset}_r{repeat}f{fold}_split.json",
     "pretrained": "results/pretrained/{model}.pt",
     "pretrained_card": "results/pretrained/{model}.json",
+    "pretrained_fold": "results/pretrained/folds/r{repeat}f{fold}/{model}.pt",
     "diagnostics": "results/diagnostics/{model}.json",
     "diagnostics_skill": "results/diagnostics/{model}_skill.png",
     "diagnostics_bands": "results/diagnostics/{model}_bands.png",
@@ -245,6 +249,15 @@ PATTERNS: dict[str, str] = {
     "model_report": "results/evaluation/{model}_finetuned/report.html",
     "comparison": "results/evaluation/sweep/comparison.tsv",
     "comparison_page": "results/evaluation/sweep/comparison.html",
+    "embeddings_random": "results/embeddings/{model}_random.parquet",
+    "embeddings": "results/embeddings/{model}.parquet",
+    "embeddings_fold": "results/embeddings/folds/{model}/r{repeat}f{fold}.parquet",
+    "features": "results/features/{dataset}_features.parquet",
+    "evaluation": "results/evaluation/{model}/report.json",
+    "evaluation_page": "results/evaluation/{model}/report.html",
+    "model_card": "results/evaluation/{model}/model_card.md",
+    "evaluation_table": "results/evaluation/table.tsv",
+    "predictions_new": "results/predictions/{model}/{cohort}.parquet",
     "mlflow_database": "results/mlflow.db",
     "mlflow_artifacts": "results/mlflow_artifacts",
 }
@@ -256,6 +269,8 @@ WILDCARD_CONSTRAINTS: dict[str, str] = {
     "dataset": DATASET_PATTERN,
     "cohort": ID_PATTERN,
     "recording": ID_PATTERN,
+    "repeat": r"[1-9][0-9]{0,2}",
+    "fold": r"[1-9][0-9]{0,2}",
 }
 
 
@@ -280,11 +295,18 @@ def pattern(kind: str, **fixed: str) -> str:
 
 
 def model_of_path(kind: str, file: str) -> ModelName:
-    """Read the model from a path such as ``…/mamba2_eeg_d256_l2_m20_mae_finetuned_best.pt``."""
-    prefix, suffix = PurePosixPath(PATTERNS[kind]).name.split("{model}")
-    name = PurePosixPath(str(file).replace("\\", "/")).name
+    """Read the model from a path such as ``…/mamba2_eeg_d256_l2_m20_mae_finetuned_best.pt``.
+
+    It stands in the file's name, or in that of a folder that the kind's pattern has it in.
+    """
+    parts = PurePosixPath(PATTERNS[kind]).parts
+    above = next(n for n, part in enumerate(reversed(parts)) if "{model}" in part)
+    prefix, suffix = parts[-1 - above].split("{model}")
+    found = PurePosixPath(str(file).replace("\\", "/")).parts
+    name = found[-1 - above] if len(found) > above else ""
     if not (name.startswith(prefix) and name.endswith(suffix)):
-        raise RemitError(f"{file}: expected a file name of the form {prefix}<model>{suffix}.")
+        shown = "/".join(parts[-1 - above :]).replace("{", "<").replace("}", ">")
+        raise RemitError(f"{file}: expected a file name of the form {shown}.")
     return ModelName.parse(name[len(prefix) : len(name) - len(suffix)])
 
 

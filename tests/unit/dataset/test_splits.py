@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.config import Split
-from remit.dataset.splits import make_split, read_split, write_split
+from remit.dataset.splits import fold_count, fold_split, make_split, read_split, write_split
 from remit.errors import RemitError
 
 FACTS: dict[str, Any] = {"dataset": "8s_af7-af8", "content_sha256": "cd" * 32, "simulated": True}
@@ -190,3 +192,83 @@ def test_duplicates_and_other_files_are_refused(tmp_path: Path) -> None:
         read_split(file)
     with pytest.raises(RemitError, match="cannot be read"):
         read_split(tmp_path / "absent.json")
+
+
+# Splits of folds -----------------------------------------------------------------------------
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(2, 12))
+def test_there_are_as_many_folds_as_the_smaller_class_allows(
+    zeros: int, ones: int, asked: int
+) -> None:
+    people = cohort(zeros, ones, 3)
+    if min(zeros, ones) >= 2:
+        assert fold_count(people, asked, "x") == min(asked, zeros, ones)
+        return
+    says = (
+        f"there are {zeros} participants with label 0 and {ones} with label 1; expected at least 2"
+    )
+    with pytest.raises(RemitError, match=says):
+        fold_count(people, asked, "x")
+
+
+def split_of_fold(people: dict[str, int | None], test: list[str]) -> dict[str, Any]:
+    return fold_split(
+        {name: label for name, label in people.items() if label is not None},
+        [name for name, label in people.items() if label is None],
+        test,
+        seed=3,
+        **FACTS,
+    )
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 3), st.data())
+def test_the_split_of_a_fold_tests_its_people_and_trains_on_all_others(
+    zeros: int, ones: int, unlabelled: int, data: Any
+) -> None:
+    people = cohort(zeros, ones, unlabelled)
+    labelled = [name for name, label in people.items() if label is not None]
+    test = data.draw(
+        st.lists(st.sampled_from(labelled), min_size=1, max_size=zeros + ones - 1, unique=True)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "split.json"
+        write_split(file, split_of_fold(people, test))
+        read = read_split(file)
+    read.check_against(people)
+    assert read.part("test") == sorted(test) and read.part("val") == []
+    assert read.part("train") == sorted(set(labelled) - set(test))
+    assert read.part("pretraining_only") == sorted(set(people) - set(labelled))
+    for part in ("train", "test"):
+        found = Counter(str(people[name]) for name in read.part(part))
+        assert read.counts[part] == {label: found[label] for label in ("0", "1")}
+
+
+@pytest.mark.parametrize(
+    ("test", "says"),
+    [
+        ([], "a fold has 0 of 8 labelled participants"),
+        ([f"p{i:03d}" for i in range(8)], "a fold has 8 of 8"),
+        (["nobody"], "unknown: nobody"),
+    ],
+)
+def test_a_fold_that_is_none_is_refused(test: list[str], says: str) -> None:
+    with pytest.raises(RemitError, match=says):
+        split_of_fold(cohort(4, 4), test)
+
+
+def test_only_the_split_of_a_fold_may_have_nobody_to_validate(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    people = cohort(4, 4)
+    fold = split_of_fold(people, ["p000", "p007"])
+    fold["fractions"]["validation"] = 0.2
+    write_split(file, fold)
+    with pytest.raises(RemitError, match="part val has no participants"):
+        read_split(file)
+    ordinary = split_of(cohort(9, 9))
+    ordinary["participants"] = dict.fromkeys(ordinary["participants"], "train")
+    ordinary["counts"] = {"train": {"0": 9, "1": 9}, "val": {}, "test": {}}
+    ordinary["fractions"]["validation"] = 0
+    write_split(file, ordinary)
+    with pytest.raises(RemitError, match="part test has no participants"):
+        read_split(file)

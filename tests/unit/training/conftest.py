@@ -153,6 +153,8 @@ class Bench:
             "spectrum_hz": (2.0, 12.0),
             **options,
         }
+        if not given.get("own_cohort", True):
+            given["extra_cohorts"] = ["whose_files_are_given"]
         return PretrainSettings(
             result_version="t",
             model=RULE_MODEL,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from remit.config import Pretraining
 from remit.dataset import windows
 from remit.dataset.corpus import Corpora, Part, SignalMemory
 from remit.dataset.primary import build_primary
@@ -17,7 +18,13 @@ from remit.preprocessing.chain import CHANNEL_QUALITY
 from remit.recordings.recording import Segment
 from remit.training import checkpoint, pretrain
 from remit.training.corpora import index_corpora
-from remit.training.data import build_encoder, encoder_settings, files_of, montage_encoding
+from remit.training.data import (
+    build_encoder,
+    encoder_settings,
+    files_of,
+    montage_encoding,
+    seen_in_pretraining,
+)
 from remit.training.runtime import seed_all
 from tests.unit.training import conftest
 from tests.unit.training.conftest import (
@@ -405,3 +412,77 @@ def test_few_sequences_are_passed_over_more_often_and_many_only_once(tmp_path):
     assert len(epoch) == often.draws and epoch.turn_D.max() > 0
     enough, _ = draws(least_steps=4 * once.draws // 2)
     assert enough.draws == once.draws
+
+
+# Other cohorts only --------------------------------------------------------------------------
+
+STRANGERS = {f"x{i:02d}": None for i in range(7)}
+
+
+def test_without_the_own_cohort_only_others_are_seen(bench, tmp_path):
+    first = make_dataset(tmp_path, STRANGERS, cohort="first", seed=5)
+    second = make_dataset(tmp_path, {"y1": None}, cohort="second", seed=6, channels=WIDE)
+    backbone, lines = bench.pretrain(corpora=[first, second], own_cohort=False)
+    data = checkpoint.load(backbone, "pretrained")["data"]
+    seen = data["participants_seen"]
+    assert sorted([*seen["training"], *seen["early_stopping"]]) == [
+        *(f"first/{name}" for name in sorted(STRANGERS)),
+        "second/y1",
+    ]
+    assert seen["early_stopping"] and all(n.startswith("first/") for n in seen["early_stopping"])
+    assert set(data["corpora"]) == {"first", "second"}
+    assert (data["cohort"], data["transductive"]) == ("made", False)
+    assert any(f"{len(PEOPLE)} never seen" in line for line in lines)
+    everyone = open_dataset(bench.primary)
+    assert (
+        seen_in_pretraining(checkpoint.load(backbone, "pretrained"), everyone, list(PEOPLE)) == []
+    )
+    bench.finetune(backbone)  # it is one like any other
+
+
+def test_without_the_own_cohort_its_signals_cannot_change_the_backbone(bench, tmp_path):
+    corpus = make_dataset(tmp_path, STRANGERS, cohort="first", seed=5)
+    one, _ = bench.pretrain(tmp_path / "one.pt", corpora=[corpus], own_cohort=False)
+    other = tmp_path / "other"
+    other.mkdir()
+    bench.primary = make_dataset(other, PEOPLE, seed=9)
+    bench.split = conftest.split_of(bench.primary, other)
+    two, _ = bench.pretrain(tmp_path / "two.pt", corpora=[corpus], own_cohort=False)
+    first, second = (torch.load(file, weights_only=True)["state_dict"] for file in (one, two))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_without_the_own_cohort_none_of_its_people_come_back(bench, tmp_path):
+    """Those who would else train are refused as well, by name and by signal."""
+    trained = read_split(bench.split).part("train")[0]
+    named = make_dataset(tmp_path, {trained: None, **STRANGERS}, cohort="named", seed=5)
+    with pytest.raises(RemitError, match=f"participant {trained} has the id of a held-out"):
+        bench.pretrain(corpora=[named], own_cohort=False)
+    bench.pretrain(corpora=[named], own_cohort=False, extra_ids="other", epochs=1)
+    copied = copies(tmp_path, [trained], "copied")
+    with pytest.raises(RemitError, match="holds the same signal as .* of a held-out participant"):
+        bench.pretrain(corpora=[copied], own_cohort=False, extra_ids="other")
+
+
+def test_without_the_own_cohort_who_decides_when_to_stop_trains_nowhere(bench, tmp_path):
+    first = make_dataset(tmp_path, STRANGERS, cohort="first", seed=5)
+    _, aside = pretrain.keep_aside(list(STRANGERS), 0.3, 0)
+    people = {"z": None, "y": None}
+    number = list(STRANGERS).index(aside[0])  # signals are drawn by place in the cohort
+    filler = {f"f{i}": None for i in range(number)}
+    again = make_dataset(tmp_path, {**filler, **people}, cohort="again", seed=5)
+    with pytest.raises(RemitError, match="of a participant kept aside for early stopping"):
+        bench.pretrain(corpora=[first, again], own_cohort=False)
+
+
+def test_without_the_own_cohort_somebody_else_is_needed(bench, tmp_path):
+    with pytest.raises(ValueError, match="own_cohort is false and extra_cohorts is empty"):
+        Pretraining(own_cohort=False)
+    with pytest.raises(RemitError, match="own_cohort is false and there are no corpora"):
+        bench.pretrain(own_cohort=False)
+    some = make_dataset(tmp_path, {"x1": None, "x2": None, "x4": None}, cohort="some", windows=1)
+    backbone, lines = bench.pretrain(corpora=[some], own_cohort=False, epochs=1)
+    assert any("left out of" in line and line.endswith(": x1") for line in lines)
+    assert (
+        len(checkpoint.load(backbone, "pretrained")["data"]["participants_seen"]["training"]) == 1
+    )

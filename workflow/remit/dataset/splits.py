@@ -95,6 +95,73 @@ def make_split(
     }
 
 
+def fold_count(labels: Mapping[str, int | None], asked: int, dataset: str) -> int:
+    """How many folds there can be: those asked for, or as many as the smaller class has people.
+
+    Every fold then tests somebody of each class, and has somebody of each to fit on. Raises
+    :class:`RemitError` with the counts where a class has fewer than two.
+    """
+    counts = {label: sum(own == label for own in labels.values()) for label in _CLASSES}
+    fewest = min(counts.values())
+    if fewest < 2:
+        possible = (
+            "with one class nothing can be told apart"
+            if fewest == 0
+            else "who is alone in a class is either fitted on or tested"
+        )
+        raise RemitError(
+            f"{dataset}: there are {counts[0]} participants with label 0 and {counts[1]} with label 1; "
+            f"expected at least 2 of each, for {possible}; label more people; pretraining, diagnostics and "
+            "features need no label."
+        )
+    return min(asked, fewest)
+
+
+def fold_split(
+    labels: Mapping[str, int],
+    unlabelled: Iterable[str],
+    test: Iterable[str],
+    *,
+    seed: int,
+    dataset: str,
+    content_sha256: str,
+    simulated: bool,
+) -> dict[str, Any]:
+    """The split of one fold: its people test, all others train, nobody validates.
+
+    ``labels`` (0 or 1) has everybody who is in a fold. Raises :class:`RemitError` for a test
+    participant who is not among them, and when a part would be empty.
+    """
+    tested = set(test)
+    if not tested or not tested < set(labels):
+        strange = some_of(sorted(tested - set(labels)))
+        raise RemitError(
+            f"{dataset}: a fold has {len(tested)} of {len(labels)} labelled participants (unknown: "
+            f"{strange}); expected some of them and not all; make the folds again."
+        )
+    parts = {name: "test" if name in tested else "train" for name in labels}
+    parts |= dict.fromkeys(unlabelled, "pretraining_only")
+    counts = {
+        part: {
+            str(label): sum(parts[name] == part and own == label for name, own in labels.items())
+            for label in _CLASSES
+        }
+        for part in _LABELLED_PARTS
+    }
+    if len(parts) > len(labels):
+        counts["pretraining_only"] = {"unknown": len(parts) - len(labels)}
+    return {
+        "dataset": dataset,
+        "content_sha256": content_sha256,
+        "simulated": bool(simulated),
+        "seed": seed,
+        # By 0 a reader knows that nobody was meant to validate.
+        "fractions": {"validation": 0.0, "test": len(tested) / len(labels)},
+        "participants": dict(sorted(parts.items())),
+        "counts": counts,
+    }
+
+
 def _ranked(names: Iterable[str], seed: int) -> list[str]:
     return sorted(
         names, key=lambda name: (hashlib.sha256(f"{seed}:{name}".encode()).digest(), name)
@@ -202,5 +269,8 @@ def _fault(values: Any) -> str:
         if sum(stated.values()) != listed[part]:
             total = sum(stated.values())
             return f"counts of part {part} say {total}; expected {listed[part]} as listed"
-    empty = [part for part in _LABELLED_PARTS if not listed[part]]
+    needed = set(_LABELLED_PARTS)
+    if values["fractions"].get("validation") == 0:  # the split of a fold
+        needed.remove("val")
+    empty = [part for part in _LABELLED_PARTS if part in needed and not listed[part]]
     return f"part {some_of(empty)} has no participants; expected at least one" if empty else ""

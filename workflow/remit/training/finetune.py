@@ -58,12 +58,17 @@ RESULT_VERSION = 3  # raise when a change here alters a fine-tuned model or its 
 _INITIALISE, _ORDER, _DROPOUT, _BOOTSTRAP = range(10, 14)
 
 
-class FinetuneSettings(Settings):
-    """What the rule's command is given."""
+class BackboneSettings(Settings):
+    """What the rule of any use of a backbone is given."""
 
     result_version: str
     model: dict[str, Any]
     sequences: Sequences
+
+
+class FinetuneSettings(BackboneSettings):
+    """What the rule's command is given."""
+
     finetuning: Finetuning
     transductive: bool = False
 
@@ -75,7 +80,7 @@ def _cross_entropy(labels: np.ndarray, probabilities: np.ndarray, weights: np.nd
 
 
 def load_backbone(
-    file: Path, name: ModelName, settings: FinetuneSettings, dataset: WindowsFile
+    file: Path, name: ModelName, settings: BackboneSettings, dataset: WindowsFile
 ) -> tuple[dict[str, Any], Encoder, torch.Tensor]:
     """Load a pretrained backbone strictly, checked against name, configuration and data."""
     content = checkpoint.load(file, "pretrained")
@@ -127,13 +132,6 @@ def load_backbone(
             f"{file}: does not say whom it has seen; expected participants_seen and signals_seen; "
             "without them nobody can tell whether it saw the held-out participants."
         )
-    checkpoint.check_equal(
-        file,
-        "transductive",
-        content["data"]["transductive"],
-        settings.transductive,
-        "pretraining.transductive",
-    )
     return content, encoder, positions_C3
 
 
@@ -158,9 +156,21 @@ def finetune(
     dataset = open_dataset(primary)
     metadata = dataset.metadata
     split = split_of(dataset, split_file)
+    if not split.part("val"):
+        raise RemitError(
+            f"{split_file}: has nobody to validate, being the split of a fold; expected someone to choose "
+            "the epoch by; fine-tune with the dataset's own split."
+        )
     for which in ("train", "val", "test"):
         check_usable(dataset, split.part(which), settings.sequences)
     content, encoder, positions_C3 = load_backbone(backbone, name, settings, dataset)
+    checkpoint.check_equal(
+        backbone,
+        "transductive",
+        content["data"]["transductive"],
+        settings.transductive,
+        "pretraining.transductive",
+    )
     encoder.to(device).eval()
     backend = use_backend(encoder, execution.backend, device)
     frozen = options.freeze_backbone

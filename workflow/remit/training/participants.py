@@ -12,7 +12,7 @@ Shapes: N participants, D model width, B sequences, K token steps, C channels, S
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,42 @@ SEQUENCES_AT_ONCE = 16  # of one participant, with gradient, at most; bounds mem
 TOKENS_AT_ONCE = 65_536
 
 
+def encode(
+    encoder: Encoder,
+    sequences: TokenSequences,
+    indices_B: np.ndarray,
+    device: torch.device,
+    use: Callable[[np.ndarray, torch.Tensor, torch.Tensor], None],
+    *,
+    together: bool,
+) -> None:
+    """Pass some sequences through the encoder without gradient, in batches; ``use`` is given each one's
+    rows of ``indices_B``, tokens_RKCD in float64 and valid_RK.
+
+    ``together``: in batches of nearly equal length (:func:`length_sorted_batches`). What comes out then
+    shows its batch by rounding, in float32 by up to 1e-5 of the largest sum. Otherwise each sequence passes
+    by itself and has the same bits whatever else is encoded. Batches cannot have that, even of equal
+    lengths: the number of rows of a matrix product, and where a row falls between the threads and the
+    vectors of an elementwise operation, decide which kernel computes it, and kernels round differently.
+    """
+    steps_B = sequences.valid_steps_N[indices_B]
+
+    def embed(rows: np.ndarray) -> None:
+        with torch.inference_mode():
+            samples_RKCS, valid_RK = sequences.batch(indices_B[rows], device, cut=True)
+            padded = steps_B[rows].min() < steps_B[rows].max()
+            tokens_RKCD = encoder(samples_RKCS, valid_BK=valid_RK if padded else None)
+            use(rows, tokens_RKCD.double(), valid_RK)
+
+    if together:
+        for rows in length_sorted_batches(steps_B, TOKENS_AT_ONCE // encoder.num_channels):
+            embed(rows)
+    else:
+        jobs = [partial(embed, rows) for rows in length_sorted_batches(steps_B, 0)]
+        with fast(encoder.embed.weight):  # for all at once: the switch is the whole process's
+            lanes.run(jobs, device, always=True)
+
+
 def token_sums(
     encoder: Encoder,
     sequences: TokenSequences,
@@ -40,38 +76,36 @@ def token_sums(
     *,
     together: bool,
 ) -> torch.Tensor:
-    """The encoder's tokens summed over each of some sequences, float64 [B, D], without gradient.
-
-    ``together``: in batches of nearly equal length (:func:`length_sorted_batches`). A sum then shows its
-    batch by rounding, in float32 by up to 1e-5 of the largest sum. Otherwise each sequence passes by
-    itself and its sum has the same bits whatever else is embedded. Batches cannot have that, even of
-    equal lengths: the number of rows of a matrix product, and where a row falls between the threads and
-    the vectors of an elementwise operation, decide which kernel computes it, and kernels round
-    differently.
-    """
-    channels = encoder.num_channels
-    steps_B = sequences.valid_steps_N[indices_B]
+    """The encoder's tokens summed over each of some sequences, float64 [B, D]; see :func:`encode`."""
     sums_BD = torch.empty(
         len(indices_B), encoder.settings.d_model, dtype=torch.float64, device=device
     )
 
-    def embed(rows: np.ndarray) -> None:
-        with torch.inference_mode():
-            samples_RKCS, valid_RK = sequences.batch(indices_B[rows], device, cut=True)
-            padded = steps_B[rows].min() < steps_B[rows].max()
-            tokens_RKCD = encoder(samples_RKCS, valid_BK=valid_RK if padded else None)
-            sums_BD[torch.from_numpy(rows).to(device)], _ = pooled_sum(
-                tokens_RKCD.double(), valid_RK
-            )
+    def add(rows: np.ndarray, tokens_RKCD: torch.Tensor, valid_RK: torch.Tensor) -> None:
+        sums_BD[torch.from_numpy(rows).to(device)], _ = pooled_sum(tokens_RKCD, valid_RK)
 
-    if together:
-        for rows in length_sorted_batches(steps_B, TOKENS_AT_ONCE // channels):
-            embed(rows)
-    else:
-        jobs = [partial(embed, rows) for rows in length_sorted_batches(steps_B, 0)]
-        with fast(encoder.embed.weight):  # for all at once: the switch is the whole process's
-            lanes.run(jobs, device, always=True)
+    encode(encoder, sequences, indices_B, device, add, together=together)
     return sums_BD
+
+
+def window_means(
+    encoder: Encoder, sequences: TokenSequences, device: torch.device, *, together: bool
+) -> torch.Tensor:
+    """The mean over each window's tokens, all channels, as the encoder gives them within the window's
+    sequence; float64 [W, D] in the order of ``sequences.signal_WCL``. See :func:`encode`."""
+    means_WD = torch.empty(
+        len(sequences.signal_WCL), encoder.settings.d_model, dtype=torch.float64, device=device
+    )
+    everything = np.arange(len(sequences))
+
+    def put(rows: np.ndarray, tokens_RKCD: torch.Tensor, _: torch.Tensor) -> None:
+        parts_RVkCD = tokens_RKCD.unflatten(1, (-1, sequences.steps_per_window))
+        window_RV = torch.from_numpy(sequences.windows_NV[rows, : parts_RVkCD.shape[1]]).to(device)
+        means_RVD = parts_RVkCD.mean((2, 3))
+        means_WD[window_RV[window_RV >= 0]] = means_RVD[window_RV >= 0]
+
+    encode(encoder, sequences, everything, device, put, together=together)
+    return means_WD
 
 
 class Participants:

@@ -21,6 +21,7 @@ import torch
 
 from remit.config import Execution, Pretraining, Sequences, Settings
 from remit.dataset.corpus import Corpora, Montage, Read
+from remit.dataset.sequences import unusable
 from remit.dataset.splits import ParticipantSplit
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError, some_of
@@ -262,13 +263,34 @@ def pretrain(
     corpus_files = open_corpora(corpora, data_file)
     metadata = data_file.metadata
     split = split_of(data_file, split_file)
-    training, aside = _participants(split, options)
-    held_out = {*split.part("train"), *split.part("val"), *split.part("test")} - {*training, *aside}
     same_ids = options.extra_ids == "same"
-    refuse_overlap(data_file, corpus_files, held_out, aside, same_ids)
-    train, stop = index_corpora(
-        data_file, corpus_files, training, aside, settings.sequences, options
-    )
+    if options.own_cohort:
+        main, others = data_file, corpus_files
+        training, aside = _participants(split, options)
+        held_out = {name for which in ("train", "val", "test") for name in split.part(which)}
+        held_out -= {*training, *aside}
+    else:
+        if not corpus_files:
+            raise RemitError(
+                "pretraining.own_cohort is false and there are no corpora; expected the datasets of "
+                "pretraining.extra_cohorts as --corpora; name some."
+            )
+        main, others = corpus_files[0], corpus_files[1:]
+        held_out = set(data_file.participants)
+        refuse_overlap(data_file, corpus_files, held_out, (), same_ids)
+        same_ids = False  # extra_ids is about the cohort in question
+        empty = set(unusable(main, main.participants, settings.sequences))
+        training, aside = keep_aside(
+            [name for name in main.participants if name not in empty],
+            options.early_stopping_fraction,
+            options.seed,
+        )
+        if empty:
+            log(
+                f"pretrain {name}: left out of {main.path}, without a good window: {some_of(empty)}"
+            )
+    refuse_overlap(main, others, held_out if main is data_file else (), aside, same_ids)
+    train, stop = index_corpora(main, others, training, aside, settings.sequences, options)
     for remark in remarks(train, same_ids):
         log(f"pretrain {name}: {remark}")
     simulated = any(file.metadata["simulated"] for file in (data_file, *corpus_files))
