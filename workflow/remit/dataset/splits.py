@@ -216,7 +216,8 @@ class ParticipantSplit:
             )
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict; :class:`RemitError` where a key stands there twice."""
     repeated = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
     if repeated:
         raise RemitError(f"the key {some_of(repeated)} stands there more than once")
@@ -227,7 +228,7 @@ def read_split(file: str | os.PathLike[str]) -> ParticipantSplit:
     """Read and check a split. Raises :class:`RemitError` naming the file and what is wrong."""
     path = Path(file)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=no_duplicates)
     except OSError as error:
         raise RemitError(
             f"{path}: cannot be read ({error.strerror}); expected a split; check the path."
