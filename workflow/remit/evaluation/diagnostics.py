@@ -29,6 +29,7 @@ from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.evaluation import probes
 from remit.evaluation.checks import ALL, ERRORS, checks_of, shown, verify
+from remit.evaluation.features import BANDS_HZ
 from remit.evaluation.resampling import Resampling
 from remit.evaluation.rivals import Rivals, visible_mean
 from remit.files import sha256_of, write_json
@@ -54,13 +55,6 @@ from remit.training.runtime import prepare, seed_all, use_backend, versions
 # Raise when a change here, or in rivals, probes, resampling or checks, alters a figure or a verdict.
 RESULT_VERSION = 3
 
-BANDS_HZ = {
-    "delta": (1.0, 4.0),
-    "theta": (4.0, 8.0),
-    "alpha": (8.0, 13.0),
-    "beta": (13.0, 30.0),
-    "gamma": (30.0, 45.0),
-}
 TARGETS = ("waveform", "spectrum")
 TINY = 1e-12  # divides in the place of an error or a variance of 0
 MOST_SPECTRA = 100  # resamples of the effective rank: each costs the eigenvalues of a D x D matrix
