@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import beta, binomtest, norm
+from scipy.stats import beta, norm
 from sklearn import metrics as sk
 
 THRESHOLD = 0.5
-FIGURES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", "brier")
+DECISION_FIGURES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1")
+FIGURES = (*DECISION_FIGURES, "auc", "brier")
+LEVEL = 0.95
 FEWEST_TO_BOOTSTRAP = 5  # participants of either class
 
 
@@ -57,22 +59,31 @@ def participant_metrics(
     }
 
 
-def _exact(count: int, of: int, level: float) -> tuple[float, float]:
-    """The exact binomial interval of a proportion (Clopper and Pearson 1934); all, without a trial."""
-    if not of:
-        return 0.0, 1.0
-    found = binomtest(count, of).proportion_ci(level, method="exact")
-    return float(found.low), float(found.high)
+def exact(
+    count: float, of: float, level: float = LEVEL, spread: float = 1.0
+) -> tuple[float, float]:
+    """The exact binomial interval of a proportion (Clopper and Pearson 1934); all, without a trial.
+
+    With a ``spread`` above 1 (how much wider than of independent trials the spread is) it is that of
+    as many fewer trials (Korn and Graubard 1998, Surv Methodol 24:193).
+    """
+    hits, misses, tail = count / spread**2, (of - count) / spread**2, (1 - level) / 2
+    low = float(beta.ppf(tail, hits, misses + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, misses)) if misses > 0 else 1.0
+    return low, high
 
 
-def _auc_interval(auc: float, n1: int, n0: int, level: float) -> tuple[float, float]:
+def auc_interval(
+    auc: float, n1: int, n0: int, level: float = LEVEL, spread: float = 1.0
+) -> tuple[float, float]:
     """A score interval of the AUC of n1 against n0 (Newcombe 2006, Stat Med 25:559, method 5).
 
     The limits are where the standard error (Hanley and McNeil 1982, both class sizes replaced by
     their mean) at the limit itself makes the found AUC just plausible; so it is wide for few
-    participants, and not empty when the classes are separated perfectly.
+    participants, and not empty when the classes are separated perfectly. The standard error is
+    multiplied by ``spread``.
     """
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(norm.ppf((1 + level) / 2)) * spread
     star = (n1 + n0) / 2 - 1
 
     def beyond(theta: float) -> float:
@@ -85,10 +96,54 @@ def _auc_interval(auc: float, n1: int, n0: int, level: float) -> tuple[float, fl
     # the exact interval of as many trials as the smaller class has people.
     n = min(n1, n0)
     if n < FEWEST_TO_BOOTSTRAP:
-        hits, tail = auc * n, (1 - level) / 2
-        low = min(low, float(beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0)
-        high = max(high, float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0)
+        exact_low, exact_high = exact(auc * n, n, level, spread)
+        low, high = min(low, exact_low), max(high, exact_high)
     return low, high
+
+
+def decision_figures(
+    label_P: np.ndarray, guess_P: np.ndarray, *, level: float = LEVEL, spread: float = 1.0
+) -> dict[str, dict[str, Any]]:
+    """The figures of decisions, each with its interval: ``{figure: {value, low, high, method}}``.
+
+    Args:
+        label_P: 0 or 1, one per participant.
+        guess_P: whether class 1 is decided for.
+        level: of the intervals.
+        spread: how much wider than those of independent trials the intervals are.
+    """
+    true, guess = label_P == 1, np.asarray(guess_P, dtype=bool)
+    hit, miss = int((guess & true).sum()), int((~guess & true).sum())
+    false_alarm, right_no = int((guess & ~true).sum()), int((~guess & ~true).sum())
+    n1, n0 = hit + miss, false_alarm + right_no
+
+    def within(count: int, of: int) -> tuple[float, float]:
+        return exact(count, of, level, spread)
+
+    f1_low, f1_high = (2 * j / (1 + j) for j in within(hit, hit + miss + false_alarm))
+    bounds: dict[str, tuple[float, float, str]] = {
+        "accuracy": (*within(hit + right_no, len(true)), "exact binomial"),
+        "precision": (*within(hit, hit + false_alarm), "exact binomial"),
+        "recall": (*within(hit, n1), "exact binomial"),
+        "f1": (f1_low, f1_high, "exact binomial of the Jaccard index"),
+    }
+    if n1 and n0:
+        parts = [(k / n, *within(k, n)) for k, n in ((hit, n1), (right_no, n0))]
+        center = sum(value for value, _, _ in parts) / 2
+        below = sum((value - low) ** 2 for value, low, _ in parts) ** 0.5 / 2
+        above = sum((high - value) ** 2 for value, _, high in parts) ** 0.5 / 2
+        bounds["balanced_accuracy"] = (
+            max(0.0, center - below),
+            min(1.0, center + above),
+            "square and add",
+        )
+    values = participant_metrics(true.astype(int).tolist(), guess.astype(float).tolist())
+    return {key: _figure(values[key], bounds.get(key)) for key in DECISION_FIGURES}
+
+
+def _figure(value: float | None, bounds: tuple[float, float, str] | None) -> dict[str, Any]:
+    low, high, method = bounds or (None, None, "undefined")
+    return {"value": value, "low": low, "high": high, "method": method}
 
 
 def with_intervals(
@@ -97,7 +152,7 @@ def with_intervals(
     *,
     seed: int,
     resamples: int = 2000,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> dict[str, Any]:
     """The figures and an interval for each: ``{figure: {value, low, high, method}}``.
 
@@ -115,38 +170,20 @@ def with_intervals(
     """
     y, p = _checked(labels, probabilities)
     values = participant_metrics(labels, probabilities)
-    guess, true = p >= THRESHOLD, y == 1
-    hit, miss = int((guess & true).sum()), int((~guess & true).sum())
-    false_alarm, right_no = int((guess & ~true).sum()), int((~guess & ~true).sum())
-    n1, n0 = hit + miss, false_alarm + right_no
-    f1_low, f1_high = (2 * j / (1 + j) for j in _exact(hit, hit + miss + false_alarm, level))
+    n1 = int(y.sum())
+    n0 = len(y) - n1
     bounds: dict[str, tuple[float, float, str]] = {
-        "accuracy": (*_exact(hit + right_no, len(y), level), "exact binomial"),
-        "precision": (*_exact(hit, hit + false_alarm, level), "exact binomial"),
-        "recall": (*_exact(hit, n1, level), "exact binomial"),
-        "f1": (f1_low, f1_high, "exact binomial of the Jaccard index"),
         "brier": (0.0, 1.0, f"fewer than {FEWEST_TO_BOOTSTRAP} in a class"),
     }
     if n1 and n0:
-        bounds["auc"] = (*_auc_interval(float(values["auc"] or 0.0), n1, n0, level), "score")
-        parts = [(k / n, *_exact(k, n, level)) for k, n in ((hit, n1), (right_no, n0))]
-        center = sum(value for value, _, _ in parts) / 2
-        below = sum((value - low) ** 2 for value, low, _ in parts) ** 0.5 / 2
-        above = sum((high - value) ** 2 for value, _, high in parts) ** 0.5 / 2
-        bounds["balanced_accuracy"] = (
-            max(0.0, center - below),
-            min(1.0, center + above),
-            "square and add",
-        )
+        bounds["auc"] = (*auc_interval(float(values["auc"] or 0.0), n1, n0, level), "score")
     if min(n1, n0) >= FEWEST_TO_BOOTSTRAP:
         low, high = _brier_interval(y, p, seed, resamples, level)
         if low < high:  # equal errors everywhere would give an interval without width
             bounds["brier"] = (low, high, "bootstrap over participants")
-    out: dict[str, Any] = {"n": len(y), "n_positive": n1, "level": level}
-    for key in FIGURES:
-        found = bounds.get(key, (None, None, "undefined"))
-        out[key] = dict(zip(("value", "low", "high", "method"), (values[key], *found), strict=True))
-    return out
+    decided = decision_figures(y, p >= THRESHOLD, level=level)
+    found = decided | {key: _figure(values[key], bounds.get(key)) for key in ("auc", "brier")}
+    return {"n": len(y), "n_positive": n1, "level": level} | {key: found[key] for key in FIGURES}
 
 
 def _brier_interval(
