@@ -30,6 +30,7 @@ TOLERANCE = 1e-7
 _DESCENTS = 60
 _NEWTON_STEPS = 100
 _HALVINGS = 60
+_TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         odds: np.ndarray = np.exp(-x)
     odds += 1
-    return np.reciprocal(odds, out=odds)
+    np.reciprocal(odds, out=odds)
+    return odds
 
 
 def fit(
@@ -183,7 +185,7 @@ def _descend(
         if len(far):
             way, along = way_RS[:, far], along_NS[:, far]
             bend = 0.25 * _dots(along, along) + _dots(penalty_RS[:, far] * way, way)
-            back = -slope_S[far] / bend - step_S[far]
+            back = -slope_S[far] / np.maximum(bend, _TINY) - step_S[far]
             x_RS[:, far] += back * way
             logit_NS[:, far] += back * along
             p_NS[:, far] = sigmoid(logit_NS[:, far])
@@ -194,7 +196,7 @@ def _descend(
         # The Hessian is at least the smallest weight plus the penalty, in every direction: that bounds
         # how far the optimum is.
         least_S = w_NS.min(0)
-        floor_RS = np.maximum(least_S + penalty_RS, np.finfo(float).tiny)
+        floor_RS = np.maximum(least_S + penalty_RS, _TINY)
         off_S = _dots(gradient_RS, gradient_RS / floor_RS)
         size_S = np.maximum(1.0, _dots(penalty_RS * x_RS, x_RS) / strength)
         good_S = off_S <= TOLERANCE**2 * np.minimum(strength * size_S, n * least_S)
@@ -215,14 +217,15 @@ def _descend(
             )
         shaped_RS = gradient_RS / (w_NS.mean(0) + penalty_RS)
         size_gradient_S = _dots(gradient_RS, shaped_RS)
-        turn_S = (size_gradient_S - _dots(before_RS, shaped_RS)) / size_before_S
+        turn_S = (size_gradient_S - _dots(before_RS, shaped_RS)) / np.maximum(size_before_S, _TINY)
         way_RS = np.maximum(0.0, turn_S) * way_RS - shaped_RS
         # A way that does not lead down is given up for the steepest one.
         way_RS = np.where(_dots(gradient_RS, way_RS) < 0, way_RS, -shaped_RS)
         before_RS, size_before_S = gradient_RS, size_gradient_S
         slope_S = _dots(gradient_RS, way_RS)
         along_NS = basis_NR @ way_RS
-        step_S = -slope_S / (_dots(w_NS * along_NS, along_NS) + _dots(penalty_RS * way_RS, way_RS))
+        bend_S = _dots(w_NS * along_NS, along_NS) + _dots(penalty_RS * way_RS, way_RS)
+        step_S = -slope_S / np.maximum(bend_S, _TINY)
         x_RS += step_S * way_RS
         logit_NS += step_S * along_NS
     else:
