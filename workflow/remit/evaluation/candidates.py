@@ -190,11 +190,7 @@ def covariates(rows: Sequence[SheetRow], cohort: Cohort) -> Table | Absent:
     """
     name = "covariates only"
     cells = _cells(rows, cohort)
-    others = {
-        column: cells_P
-        for column, cells_P in cells.items()
-        if not _words(column) & (DATE_WORDS | SITE_WORDS)
-    }
+    others = {column: cells_P for column, cells_P in cells.items() if not _of_recording(column)}
     columns, rows_PX, notes = _numbers(others, {})
     if not columns:
         why = "; ".join(notes) or "the cohort sheet has no columns beyond recordings and labels"
@@ -212,15 +208,13 @@ def date_or_site(rows: Sequence[SheetRow], cohort: Cohort) -> Table | Absent:
     name = "recording date or site only"
     chosen, dates = {}, {}
     for column, cells_P in _cells(rows, cohort).items():
-        words = _words(column)
-        if words & _BIRTH_WORDS:
-            continue
+        words = _of_recording(column)
         if words & DATE_WORDS:
             dates[column] = [
                 [_days(column, cell, who) for cell in cells]
                 for cells, who in zip(cells_P, cohort.names, strict=True)
             ]
-        elif words & SITE_WORDS:
+        elif words:
             chosen[column] = cells_P
     columns, rows_PX, notes = _numbers(chosen, dates)
     if not columns:
@@ -240,9 +234,11 @@ def sheet_order(rows: Sequence[SheetRow], cohort: Cohort) -> Table:
     return _of_people("order in the cohort sheet", "nuisance", cohort.names, ["place"], rows_P1)
 
 
-def _words(column: str) -> set[str]:
+def _of_recording(column: str) -> set[str]:
+    """The words of a column's name that make it a date or a site of recording."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
-    return set(re.findall(r"[a-z]+", apart.lower()))
+    words = set(re.findall(r"[a-z]+", apart.lower()))
+    return set() if words & _BIRTH_WORDS else words & (DATE_WORDS | SITE_WORDS)
 
 
 def _cells(rows: Sequence[SheetRow], cohort: Cohort) -> dict[str, list[list[str]]]:
@@ -299,7 +295,7 @@ def _numbers(
             found[column] = [_mean(values) for values in values_P]
             continue
         categories = sorted(set(known))
-        if len(categories) > sum(map(bool, cells_P)) / 2:
+        if len(categories) > max(2, sum(map(bool, cells_P)) / 2):
             notes.append(
                 f"{column}: left out, {len(categories)} different texts tell people apart and not groups"
             )
