@@ -407,6 +407,233 @@ def test_a_missing_recording_is_named(tmp_path):
     assert "raw/b.edf not found (1 of 2 missing)" in line
 
 
+# Evaluation -------------------------------------------------------------------------------------
+
+REPORT = f"results/evaluation/{MODEL}/report.json"
+FOLDS = 3  # as many as each class has people; 5 are asked for
+DATA = {"simulate": PEOPLE, "windows": PEOPLE, "cohort_sheet": 1, "primary_dataset": 1}
+BESIDE = {"folds": 1, "features": 1, "embed_random": 1, "evaluate": 1}
+
+
+def evaluation(folder, own=None, **options):
+    """A configuration with a second cohort, of which pretraining may be made."""
+    config = overlay(
+        folder,
+        evaluation={"repeats": 2, **options},
+        pretraining={"extra_cohorts": ["more"], **(own or {})},
+    )
+    values = yaml.safe_load(config.read_text())
+    values["cohorts"]["more"] = {"simulate": {"participants": 2, "seed": 8}}
+    config.write_text(yaml.safe_dump(values))
+    return config
+
+
+def per_fold(number):
+    return {"fold_split": number, "pretrain_fold": number, "embed_fold": number}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A folder in which an evaluation seems to be made, with Snakemake's record of how."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    config = overlay(folder, evaluation={"repeats": 2})
+    done = snakemake("-n", REPORT, cwd=folder, config=config)
+    for outputs in re.findall(r"^    output: (.*)$", done.stdout, re.M):
+        for name in outputs.split(", "):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(name)
+    touched = snakemake("--touch", "--forceall", REPORT, cwd=folder, config=config)
+    assert touched.returncode == 0, touched.stdout
+    return folder
+
+
+def test_an_evaluation_pretrains_for_every_fold_of_every_repeat(tmp_path):
+    """And not once on the dataset's own split; there are no more folds than people in a class."""
+    config = overlay(tmp_path, evaluation={"repeats": 2})
+    jobs, _ = plan(tmp_path, REPORT, config=config)
+    assert jobs == DATA | BESIDE | per_fold(2 * FOLDS)
+    jobs, _ = plan(tmp_path, REPORT, config=overlay(tmp_path, evaluation={"folds": 2}))
+    assert jobs == DATA | BESIDE | per_fold(10 * 2)
+
+
+def test_the_pretraining_of_a_fold_is_given_its_split_and_lets_nobody_in(tmp_path):
+    config = overlay(tmp_path, pretraining={"transductive": True})
+    target = f"results/pretrained/folds/r2f3/{MODEL}.pt"
+    done = snakemake("-n", "-p", target, cwd=tmp_path, config=config)
+    line = next(line for line in done.stdout.splitlines() if "remit pretrain " in line)
+    split = "results/splits/folds/8s_af7-af8-tp9-tp10_r2f3_split.json"
+    assert f"--split {split}" in line and f"--output {target}" in line
+    assert '"transductive": false' in line
+    line = next(line for line in done.stdout.splitlines() if "remit fold-split " in line)
+    assert '"fold": 3' in line and '"repeat": 2' in line
+
+
+@pytest.mark.parametrize(
+    ("mode", "pretraining"),
+    [
+        ("held_out", {"own_cohort": False}),
+        ("transductive", {}),
+        ("transductive", {"own_cohort": False}),
+    ],
+)
+def test_a_backbone_that_folds_share_is_pretrained_once(tmp_path, mode, pretraining):
+    config = evaluation(tmp_path, pretraining, pretraining=mode)
+    jobs, _ = plan(tmp_path, REPORT, config=config)
+    both = {"simulate": PEOPLE + 2, "windows": PEOPLE + 2, "cohort_sheet": 2, "corpus": 1}
+    assert jobs == DATA | BESIDE | both | {"split": 1, "pretrain": 1, "embed": 1}
+
+
+@pytest.mark.parametrize("mode", ["per_fold", "held_out", "transductive"])
+@pytest.mark.parametrize("place", ["resources/pretrained", "results/pretrained"])
+def test_a_backbone_from_elsewhere_is_embedded_once_and_nothing_is_pretrained(
+    tmp_path, mode, place
+):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / f"{MODEL}.pt").write_text("weights")
+    config = overlay(tmp_path, evaluation={"pretraining": mode})
+    jobs, _ = plan(tmp_path, REPORT, config=config)
+    assert jobs == DATA | BESIDE | {"embed": 1}
+
+
+def test_a_backbone_made_here_for_fine_tuning_is_none_of_the_folds(copy):
+    """It has seen most of them."""
+    jobs, _ = plan(copy, REPORT, config=overlay(copy, evaluation={"repeats": 1}))
+    assert jobs == BESIDE | per_fold(FOLDS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"evaluation": {"repeats": 2}}, {}),
+        *(
+            ({"evaluation": {"repeats": 2, **changed}}, {"evaluate": 1})
+            for changed in (
+                {"permutations": 99},
+                {"resamples": 500},
+                {"inner_folds": 3},
+                {"strengths": [1, 10]},
+                {"select": 5},
+            )
+        ),
+        ({"evaluation": {"repeats": 1}}, {"folds": 1, **per_fold(FOLDS), "evaluate": 1}),
+        (
+            {"evaluation": {"repeats": 2, "seed": 1}},
+            {"folds": 1, "embed_random": 1, **per_fold(2 * FOLDS), "evaluate": 1},
+        ),
+        (
+            {"evaluation": {"repeats": 2}, "pretraining": {"learning_rate": 0.01}},
+            {"pretrain_fold": 2 * FOLDS, "embed_fold": 2 * FOLDS, "evaluate": 1},
+        ),
+        (
+            {"evaluation": {"repeats": 2}, "sequences": {"use_bad_windows": True}},
+            {
+                "pretrain_fold": 2 * FOLDS,
+                "embed_fold": 2 * FOLDS,
+                "embed_random": 1,
+                "evaluate": 1,
+            },
+        ),
+        ({"evaluation": {"repeats": 2}, "finetuning": {"epochs": 3}}, {}),
+        ({"evaluation": {"repeats": 2}, "split": {"seed": 1}}, {}),
+        (
+            {
+                "evaluation": {"repeats": 2},
+                "execution": {"device": "cpu", "training_threads": 1, "gpu": 1, "mlflow": False},
+            },
+            {},
+        ),
+    ],
+    ids=str,
+)
+def test_a_setting_replans_what_of_an_evaluation_it_is_given_to(evaluated, settings, expected):
+    config = overlay(evaluated, **settings)
+    assert plan(evaluated, REPORT, config=config)[0] == expected
+
+
+def test_more_repeats_plan_their_own_folds_beside_those_that_are_there(evaluated):
+    config = overlay(evaluated, evaluation={"repeats": 3})
+    jobs, _ = plan(evaluated, REPORT, config=config)
+    assert jobs == {"folds": 1, **per_fold(3 * FOLDS), "evaluate": 1}
+
+
+def test_a_table_evaluates_every_model_of_the_sweep(tmp_path):
+    sweep = {"mask_percents": [20, 40], "masking_styles": ["mae"]}
+    config = overlay(tmp_path, evaluation={"repeats": 1}, sweep=sweep)
+    jobs, _ = plan(tmp_path, "results/evaluation/table.tsv", config=config)
+    assert jobs == DATA | {
+        "folds": 1,
+        "fold_split": FOLDS,
+        "pretrain_fold": 2 * FOLDS,
+        "embed_fold": 2 * FOLDS,
+        "embed_random": 2,
+        "features": 1,
+        "evaluate": 2,
+        "evaluation_table": 1,
+    }
+
+
+def test_features_need_no_label(tmp_path):
+    config = sheet_cohort(tmp_path, [("a", ""), ("b", "")])
+    target = "results/features/8s_af7-af8-tp9-tp10_features.parquet"
+    jobs, _ = plan(tmp_path, target, config=config)
+    assert jobs == {"cohort_sheet": 1, "windows": 2, "primary_dataset": 1, "features": 1}
+
+
+@pytest.mark.parametrize(
+    ("people", "says"),
+    [
+        (
+            [("a", 1), ("b", 0), ("c", 0)],
+            "2 .* label 0 and 1 .* label 1; expected at least 2 of each",
+        ),
+        (
+            [("a", 0), ("b", 0), ("c", "")],
+            "2 .* label 0 and 0 .* label 1; expected at least 2 of each",
+        ),
+    ],
+)
+@pytest.mark.parametrize("target", [REPORT, "results/evaluation/table.tsv"])
+def test_a_cohort_that_cannot_be_folded_is_refused_before_any_job(tmp_path, people, says, target):
+    line = one_line_error(
+        snakemake("-n", target, cwd=tmp_path, config=sheet_cohort(tmp_path, people))
+    )
+    assert re.search(says, line)
+
+
+def test_two_in_a_class_can_be_evaluated_though_not_split(tmp_path):
+    config = sheet_cohort(tmp_path, [("a", 1), ("b", 0), ("c", 0), ("d", 1), ("e", "")])
+    jobs, _ = plan(tmp_path, REPORT, config=config)
+    assert jobs["pretrain_fold"] == 10 * 2 and "split" not in jobs
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (f"results/pretrained/folds/r1f4/{MODEL}.pt", "fold is 4; expected 1 to 3"),
+        (f"results/embeddings/folds/{MODEL}/r3f1.parquet", "repeat is 3; expected 1 to 2"),
+        (
+            "results/splits/folds/8s_af7-af8-tp9-tp10_r0f1_split.json",
+            "repeat is 0; expected 1 to 2",
+        ),
+        ("results/splits/folds/8s_cz_r1f1_split.json", "the configured dataset is 8s_af7"),
+        (
+            f"results/evaluation/{MODEL}_finetuned/report.json",
+            f"Ask for results/evaluation/{MODEL}/report.json",
+        ),
+        ("results/evaluation/mamba2_eeg_d256_l2_m20_mea/report.json", f"Ask for {REPORT}"),
+    ],
+)
+def test_a_target_of_an_evaluation_that_means_nothing_is_refused(tmp_path, target, says):
+    config = overlay(tmp_path, evaluation={"repeats": 2})
+    assert says in one_line_error(snakemake("-n", target, cwd=tmp_path, config=config))
+
+
+def test_held_out_with_the_own_cohort_in_pretraining_is_refused_before_any_job(tmp_path):
+    config = evaluation(tmp_path, pretraining="held_out")
+    line = one_line_error(snakemake("-n", REPORT, cwd=tmp_path, config=config))
+    assert "pretraining would see the cohort" in line and "own_cohort: false" in line
+
+
 def test_lint_and_graph_are_clean(tmp_path):
     assert "good condition" in snakemake("--lint", cwd=ROOT).stdout
     graph = snakemake("--rulegraph", cwd=tmp_path, config=overlay(tmp_path))

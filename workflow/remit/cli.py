@@ -471,6 +471,102 @@ def _finetune(args: argparse.Namespace) -> None:
     )
 
 
+def _folds(args: argparse.Namespace) -> None:
+    from remit.config import Evaluation
+    from remit.dataset.windows import open_dataset
+    from remit.evaluation.folds import make_folds, write_folds
+
+    file = open_dataset(args.primary)
+    folds = make_folds(
+        file.labels,
+        _settings(Evaluation, args.settings["evaluation"]),
+        dataset=file.metadata["dataset"],
+        content_sha256=file.metadata["content_sha256"],
+        simulated=file.metadata["simulated"],
+    )
+    write_folds(args.output, folds)
+    log(
+        f"{folds['repeats']} x {folds['folds']} folds ({folds['asked']} asked for) of "
+        f"{len(folds['participants'])} labelled participants, {len(folds['unlabelled'])} without a label "
+        f"-> {args.output}"
+    )
+
+
+def _fold_split(args: argparse.Namespace) -> None:
+    from remit.dataset.splits import fold_split, write_split
+    from remit.evaluation.folds import read_folds
+
+    folds = read_folds(args.folds)
+    repeat, fold = args.settings["repeat"], args.settings["fold"]
+    for what, given, most in (("repeat", repeat, folds.repeats), ("fold", fold, folds.folds)):
+        if type(given) is not int or not 1 <= given <= most:
+            raise RemitError(
+                f"--settings: {what} is {given}; expected 1 to {most}, which {args.folds} has; correct it."
+            )
+    split = fold_split(
+        folds.labels,
+        folds.unlabelled,
+        folds.test(repeat - 1, fold - 1),  # files count from 1
+        seed=folds.seed,
+        dataset=folds.dataset,
+        content_sha256=folds.content_sha256,
+        simulated=folds.simulated,
+    )
+    write_split(args.output, split)
+    log(f"repeat {repeat}, fold {fold}: {split['counts']} -> {args.output}")
+
+
+def _embed(args: argparse.Namespace) -> None:
+    from remit import naming
+    from remit.training.embed import EmbedSettings, embed
+
+    settings: EmbedSettings = _settings(EmbedSettings, args.settings)
+    kind = "embeddings_random" if args.backbone is None else "embeddings"
+    if settings.fold is not None:
+        kind = "embeddings_fold"
+    embed(
+        name=naming.model_of_path(kind, args.output),
+        settings=settings,
+        backbone=args.backbone,
+        primary=args.primary,
+        split_file=args.split,
+        output=args.output,
+        execution=_execution(args.execution),
+        log=log,
+    )
+
+
+def _features(args: argparse.Namespace) -> None:
+    from remit.evaluation.features import features
+
+    features(primary=args.primary, output=args.output, settings=args.settings, log=log)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from remit import naming
+    from remit.evaluation.evaluate import EvaluateSettings, evaluate
+
+    evaluate(
+        name=naming.model_of_path("evaluation", args.output),
+        settings=_settings(EvaluateSettings, args.settings),
+        embeddings=args.embeddings,
+        random=args.random,
+        features=args.features,
+        primary=args.primary,
+        folds=args.folds,
+        sheet=args.sheet,
+        output=args.output,
+        log=log,
+    )
+
+
+def _evaluation_table(args: argparse.Namespace) -> None:
+    from remit.report.evaluation import write_table
+
+    write_table(reports=args.reports, table=args.table)
+    log(f"{len(args.reports)} evaluations -> {args.table}")
+
+
 def _report(args: argparse.Namespace) -> None:
     from remit.report.model_report import write_report
 
@@ -706,6 +802,64 @@ def _parser() -> argparse.ArgumentParser:
         "predictions",
         execution=True,
     )
+    stage(
+        "folds",
+        _folds,
+        "Divide the labelled participants into folds, several times.",
+        "primary",
+        "output",
+    )
+    stage(
+        "fold-split",
+        _fold_split,
+        "Write the split of one fold, which pretraining takes as it is.",
+        "folds",
+        "output",
+    )
+    embedding = stage(
+        "embed",
+        _embed,
+        "Write a backbone's embedding of every window of a dataset.",
+        "primary",
+        "output",
+        execution=True,
+    )
+    embedding.add_argument(
+        "--backbone", type=Path, metavar="FILE", help="pretrained; random weights without it"
+    )
+    embedding.add_argument(
+        "--split",
+        type=Path,
+        metavar="FILE",
+        help="of a fold whose test people it must not have seen",
+    )
+    stage(
+        "features",
+        _features,
+        "Write band powers and other features of every window of a dataset.",
+        "primary",
+        "output",
+    )
+    evaluating = stage(
+        "evaluate",
+        _evaluate,
+        "Say how well participants are predicted, and beside what, with intervals.",
+        "random",
+        "features",
+        "primary",
+        "folds",
+        "sheet",
+        "output",
+    )
+    evaluating.add_argument("--embeddings", type=Path, nargs="+", required=True, metavar="FILE")
+    tabling = stage(
+        "evaluation-table",
+        _evaluation_table,
+        "Put the evaluations of several models into one table.",
+        "table",
+        settings=False,
+    )
+    tabling.add_argument("--reports", type=Path, nargs="+", required=True, metavar="FILE")
     reporting = stage(
         "report",
         _report,

@@ -20,7 +20,7 @@ from typing import Any
 from remit import config as configuration
 from remit import naming
 from remit.config import EXECUTION_VARIABLE
-from remit.dataset.splits import make_split
+from remit.dataset.splits import fold_count, make_split
 from remit.errors import RemitError, did_you_mean
 from remit.naming import ModelName
 from remit.recordings.channels import check_channels
@@ -45,8 +45,25 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
     ),
     "diagnose": ("dataset/sequences.py", "nn/encoder.py", "evaluation/diagnostics.py"),
     "finetune": ("dataset/sequences.py", "nn/encoder.py", "training/finetune.py"),
+    "folds": ("evaluation/folds.py",),
+    "embed": ("dataset/sequences.py", "nn/encoder.py", "training/embed.py"),
+    "features": ("evaluation/features.py",),
+    "evaluate": ("evaluation/evaluate.py",),
     "report": ("report/model_report.py",),
 }
+
+
+# The files that only an evaluation needs, and that the folds must be possible for.
+_OF_EVALUATION = (
+    "folds",
+    "fold_split",
+    "pretrained_fold",
+    "embeddings_fold",
+    "evaluation",
+    "evaluation_page",
+    "model_card",
+    "evaluation_table",
+)
 
 
 @cache
@@ -113,6 +130,7 @@ class Plan:
             )
         self.model_settings(str(self.default_model))
         rows = self.rows(self.config.cohort)
+        labels = {row.participant: row.remission for row in rows}
         needs_split = False
         for target in targets:
             read = naming.read_target(target)
@@ -120,9 +138,21 @@ class Plan:
                 self._unknown(target)
                 continue
             kind, values = read
+            models = self.sweep_models() if kind == "evaluation_table" else []
             if "model" in values:
-                self.model_settings(str(naming.model_of_target(target, kind, values)))
-                needs_split = True
+                models = [str(naming.model_of_target(target, kind, values))]
+                self.model_settings(models[0])
+            if kind in _OF_EVALUATION:
+                self._check_evaluation(models)
+            needs_split |= any(self._needs_split(kind, model) for model in models)
+            for key, most in (
+                ("repeat", self.config.evaluation.repeats),
+                ("fold", self.num_folds if "fold" in values else 0),
+            ):
+                if key in values and values[key] not in map(str, range(1, most + 1)):
+                    raise RemitError(
+                        f"target {target}: {key} is {values[key]}; expected 1 to {most}; ask for one of them."
+                    )
             if "cohort" in values and kind != "predictions":
                 self.cohort(values["cohort"])
             named = self.config.dataset_of(values["cohort"]) if kind == "corpus" else self.dataset
@@ -134,10 +164,42 @@ class Plan:
             if kind in ("windows", "simulated"):
                 self.row(values["cohort"], values["recording"])
         if needs_split:  # found out now, and not after all recordings were filtered
-            labels = {row.participant: row.remission for row in rows}
             make_split(
                 labels, self.config.split, dataset=self.dataset, content_sha256="", simulated=False
             )
+
+    def _needs_split(self, kind: str, model: str) -> bool:
+        """Whether making this for a model takes the one split of the dataset."""
+        if kind in ("embeddings_random", "embeddings_fold", "pretrained_fold"):
+            return False
+        return kind not in _OF_EVALUATION or self.embeddings(model) == [
+            naming.path("embeddings", model=model)
+        ]
+
+    def _check_evaluation(self, models: Iterable[str]) -> None:
+        """Refuse an evaluation that cannot be, before any job."""
+        _ = self.num_folds
+        if (
+            self.config.evaluation.pretraining != "held_out"
+            or not self.config.pretraining.own_cohort
+        ):
+            return
+        ours = [model for model in models if self.pretrained_here(model)]
+        if ours:
+            raise RemitError(
+                f"{ours[0]}: evaluation.pretraining is 'held_out', but pretraining would see the cohort "
+                "that is evaluated; expected a backbone of other cohorts; set pretraining.own_cohort: false "
+                "with pretraining.extra_cohorts, or put one into resources/pretrained/."
+            )
+
+    @property
+    def num_folds(self) -> int:
+        """K: the folds asked for, or as many as the smaller class has people.
+
+        Raises :class:`RemitError` where a class has fewer than two.
+        """
+        labels = {row.participant: row.remission for row in self.rows(self.config.cohort)}
+        return fold_count(labels, self.config.evaluation.folds, self.dataset)
 
     def _unknown(self, target: str) -> None:
         """Refuse a target under results/ that no rule makes, with what is near."""
@@ -148,6 +210,8 @@ class Plan:
             "cohort": self.config.cohort,
             "dataset": self.dataset,
             "recording": self.rows(self.config.cohort)[0].recording,
+            "repeat": "1",
+            "fold": "1",
         }
         makable = [pattern.format(**values) for pattern in naming.PATTERNS.values()]
         raise RemitError(
@@ -275,6 +339,22 @@ class Plan:
         placed = "|".join(self.placed_by_hand())
         return f"(?!(?:{placed})\\.pt){naming.MODEL_PATTERN}" if placed else naming.MODEL_PATTERN
 
+    def pretrained_here(self, model: str) -> bool:
+        """Whether our pretraining makes a model's backbone: no drop-in, and none placed by hand."""
+        made = self.backbone(model) == naming.path("pretrained", model=model)
+        return made and model not in self.placed_by_hand()
+
+    def embeddings(self, model: str) -> list[str]:
+        """The embeddings that an evaluation reads: one file, or one per fold of each repeat."""
+        options = self.config.evaluation
+        if options.pretraining != "per_fold" or not self.pretrained_here(model):
+            return [naming.path("embeddings", model=model)]
+        return [
+            naming.path("embeddings_fold", model=model, repeat=str(repeat), fold=str(fold))
+            for repeat in range(1, options.repeats + 1)
+            for fold in range(1, self.num_folds + 1)
+        ]
+
     def sweep_models(self) -> list[str]:
         """The names of the models of the sweep."""
         default = self.default_model
@@ -363,13 +443,16 @@ class Plan:
             )
         return {"d_model": name.d_model, "num_layers": name.num_layers, **kept}
 
-    def pretrain_settings(self, model: str) -> str:
-        """What `remit pretrain` is given."""
+    def pretrain_settings(self, model: str, *, of_fold: bool = False) -> str:
+        """What `remit pretrain` is given; that of a fold never lets the test people in."""
+        pretraining = self.config.pretraining.model_dump(mode="json")
+        if of_fold:
+            pretraining["transductive"] = False
         return self._settings(
             "pretrain",
             model=self.model_settings(model),
             sequences=self.config.sequences.model_dump(mode="json"),
-            pretraining=self.config.pretraining.model_dump(mode="json"),
+            pretraining=pretraining,
         )
 
     def diagnose_settings(self) -> str:
@@ -388,15 +471,58 @@ class Plan:
             transductive=self.config.pretraining.transductive,
         )
 
+    def folds_settings(self) -> str:
+        """What `remit folds` is given."""
+        asked = self.config.evaluation.model_dump(mode="json", include={"folds", "repeats", "seed"})
+        return self._settings("folds", evaluation=asked)
+
+    def fold_split_settings(self, repeat: str, fold: str) -> str:
+        """What `remit fold-split` is given."""
+        return self._settings("split", repeat=int(repeat), fold=int(fold))
+
+    def embed_settings(self, model: str, **of_fold: str) -> str:
+        """What `remit embed` is given, with `repeat` and `fold` for the backbone of a fold."""
+        return self._settings(
+            "embed",
+            model=self.model_settings(model),
+            sequences=self.config.sequences.model_dump(mode="json"),
+            **{key: int(number) for key, number in of_fold.items()},
+        )
+
+    def embed_random_settings(self, model: str) -> str:
+        """What `remit embed` is given for random weights."""
+        return self._settings(
+            "embed",
+            model=self.model_settings(model),
+            sequences=self.config.sequences.model_dump(mode="json"),
+            seed=self.config.evaluation.seed,
+        )
+
+    def features_settings(self) -> str:
+        """What `remit features` is given."""
+        return self._settings("features")
+
+    def evaluate_settings(self) -> str:
+        """What `remit evaluate` is given."""
+        return self._settings(
+            "evaluate",
+            evaluation=self.config.evaluation.model_dump(mode="json"),
+            label=self._label_text(),
+        )
+
     def report_settings(self) -> str:
         """What `remit report` and `remit compare` are given."""
+        return self._settings("report", label=self._label_text())
+
+    def _label_text(self) -> str:
+        """The outcome in words."""
         source = self.cohort(self.config.cohort)
         text = "remission, as the cohort sheet says"
         if source.simulate is not None:
             text = f"simulated remission, effect {source.simulate.effect:g}"
         if source.scan is not None and source.scan.label is not None:
             text = f"{source.scan.label.column} ({source.scan.label.meaning})"
-        return self._settings("report", label=text)
+        return text
 
 
 def values_shown(paths: Iterable[str]) -> str:

@@ -1,0 +1,199 @@
+# Folds of participants -> backbones that have not seen them -> embeddings, features -> an answer.
+
+
+rule folds:
+    input:
+        naming.path("primary", dataset=PLAN.dataset),
+    output:
+        naming.path("folds", dataset=PLAN.dataset),
+    log:
+        f"results/logs/folds/{PLAN.dataset}.log",
+    benchmark:
+        f"results/benchmarks/folds/{PLAN.dataset}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=lambda w: PLAN.folds_settings(),
+    shell:
+        "remit folds --settings {params.settings:q} --primary {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule fold_split:
+    input:
+        naming.path("folds", dataset=PLAN.dataset),
+    output:
+        naming.pattern("fold_split", dataset=PLAN.dataset),
+    log:
+        f"results/logs/fold_split/{PLAN.dataset}_r{{repeat}}f{{fold}}.log",
+    benchmark:
+        f"results/benchmarks/fold_split/{PLAN.dataset}_r{{repeat}}f{{fold}}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=lambda w: PLAN.fold_split_settings(w.repeat, w.fold),
+    shell:
+        "remit fold-split --settings {params.settings:q} --folds {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule pretrain_fold:
+    input:
+        primary=naming.path("primary", dataset=PLAN.dataset),
+        split=naming.pattern("fold_split", dataset=PLAN.dataset),
+        corpora=PLAN.corpora(),
+    output:
+        naming.PATTERNS["pretrained_fold"],
+    log:
+        "results/logs/pretrain_fold/{model}_r{repeat}f{fold}.log",
+    benchmark:
+        "results/benchmarks/pretrain_fold/{model}_r{repeat}f{fold}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: PLAN.config.execution.training_threads
+    resources:
+        mem_mb=PLAN.config.execution.training_mem_mb,
+        runtime=PLAN.config.execution.training_runtime_min,
+        gpu=PLAN.config.execution.gpu,
+    params:
+        settings=lambda w: PLAN.pretrain_settings(w.model, of_fold=True),
+    shell:
+        "remit pretrain --settings {params.settings:q} --primary {input.primary:q} --split {input.split:q} --corpora {input.corpora:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule embed:
+    input:
+        backbone=lambda w: PLAN.backbone(w.model),
+        primary=naming.path("primary", dataset=PLAN.dataset),
+    output:
+        naming.PATTERNS["embeddings"],
+    log:
+        "results/logs/embed/{model}.log",
+    benchmark:
+        "results/benchmarks/embed/{model}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: PLAN.config.execution.training_threads
+    resources:
+        mem_mb=PLAN.config.execution.training_mem_mb,
+        runtime=60,
+    params:
+        settings=lambda w: PLAN.embed_settings(w.model),
+    shell:
+        "remit embed --settings {params.settings:q} --backbone {input.backbone:q} --primary {input.primary:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule embed_random:
+    input:
+        naming.path("primary", dataset=PLAN.dataset),
+    output:
+        naming.PATTERNS["embeddings_random"],
+    log:
+        "results/logs/embed_random/{model}.log",
+    benchmark:
+        "results/benchmarks/embed_random/{model}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: PLAN.config.execution.training_threads
+    resources:
+        mem_mb=PLAN.config.execution.training_mem_mb,
+        runtime=60,
+    params:
+        settings=lambda w: PLAN.embed_random_settings(w.model),
+    shell:
+        "remit embed --settings {params.settings:q} --primary {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule embed_fold:
+    input:
+        backbone=naming.PATTERNS["pretrained_fold"],
+        primary=naming.path("primary", dataset=PLAN.dataset),
+        split=naming.pattern("fold_split", dataset=PLAN.dataset),
+    output:
+        naming.PATTERNS["embeddings_fold"],
+    log:
+        "results/logs/embed_fold/{model}_r{repeat}f{fold}.log",
+    benchmark:
+        "results/benchmarks/embed_fold/{model}_r{repeat}f{fold}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: PLAN.config.execution.training_threads
+    resources:
+        mem_mb=PLAN.config.execution.training_mem_mb,
+        runtime=60,
+    params:
+        settings=lambda w: PLAN.embed_settings(w.model, repeat=w.repeat, fold=w.fold),
+    shell:
+        "remit embed --settings {params.settings:q} --backbone {input.backbone:q} --primary {input.primary:q} --split {input.split:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule features:
+    input:
+        naming.path("primary", dataset=PLAN.dataset),
+    output:
+        naming.path("features", dataset=PLAN.dataset),
+    log:
+        f"results/logs/features/{PLAN.dataset}.log",
+    benchmark:
+        f"results/benchmarks/features/{PLAN.dataset}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=lambda w: PLAN.features_settings(),
+    shell:
+        "remit features --settings {params.settings:q} --primary {input:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule evaluate:
+    input:
+        embeddings=lambda w: PLAN.embeddings(w.model),
+        random=naming.PATTERNS["embeddings_random"],
+        features=naming.path("features", dataset=PLAN.dataset),
+        primary=naming.path("primary", dataset=PLAN.dataset),
+        folds=naming.path("folds", dataset=PLAN.dataset),
+        sheet=naming.path("cohort_sheet", cohort=PLAN.config.cohort),
+    output:
+        naming.PATTERNS["evaluation"],
+    log:
+        "results/logs/evaluate/{model}.log",
+    benchmark:
+        "results/benchmarks/evaluate/{model}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: PLAN.config.execution.training_threads
+    resources:
+        mem_mb=PLAN.config.execution.training_mem_mb,
+        runtime=60,
+    params:
+        settings=lambda w: PLAN.evaluate_settings(),
+    shell:
+        "remit evaluate --settings {params.settings:q} --embeddings {input.embeddings:q} --random {input.random:q} --features {input.features:q} --primary {input.primary:q} --folds {input.folds:q} --sheet {input.sheet:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule evaluation_table:
+    input:
+        expand(naming.PATTERNS["evaluation"], model=PLAN.sweep_models()),
+    output:
+        naming.path("evaluation_table"),
+    log:
+        "results/logs/evaluation_table.log",
+    benchmark:
+        "results/benchmarks/evaluation_table.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "remit evaluation-table --reports {input:q} --table {output:q} 2>&1 | tee {log:q}"
