@@ -30,10 +30,14 @@ from remit import naming  # noqa: E402
 from remit.dataset.splits import write_split  # noqa: E402
 from remit.dataset.windows import WindowsFile, open_dataset  # noqa: E402
 from remit.evaluation import diagnostics  # noqa: E402
+from remit.evaluation.backbone import TARGETS, Backbone, people_of  # noqa: E402
+from remit.evaluation.embedded import band_power, embed, embedding_figures  # noqa: E402
+from remit.evaluation.masked import masked_errors  # noqa: E402
 from remit.evaluation.resampling import Resampling  # noqa: E402
 from remit.evaluation.rivals import Rivals  # noqa: E402
 from remit.files import write_json  # noqa: E402
 from remit.naming import ModelName  # noqa: E402
+from remit.training.data import random_twin  # noqa: E402
 from remit.training.pretrain import PretrainSettings, pretrain  # noqa: E402
 from remit.training.runtime import seed_all  # noqa: E402
 from tests.conftest import SHARED_DATA, snakemake  # noqa: E402
@@ -170,20 +174,20 @@ def judged(
 ) -> dict[str, Any]:
     """Errors by participant of the model and its rivals; the band-power probe; the effective rank."""
     options = configuration.Diagnostics()
-    backbone = diagnostics.Backbone(backbone_file, dataset, execution)
+    backbone = Backbone(backbone_file, dataset, execution)
     most = options.sequences_per_participant
-    people = diagnostics._people(backbone, dataset, held_out, most)
+    people = people_of(backbone, dataset, held_out, most)
     others = [name for name in dataset.participants if name not in held_out]
-    donors = diagnostics._people(backbone, dataset, others, most)
+    donors = people_of(backbone, dataset, others, most)
     rivals = {
         what: Rivals([(p.true[what], p.valid_NK) for p in donors], alike=what == "waveform")
-        for what in diagnostics.TARGETS
+        for what in TARGETS
     }
     resampling = Resampling(len(people), options.resamples, np.random.default_rng(0))
     found: dict[str, Any] = {"people": [person.name for person in people], "errors": {}}
     for kind, fraction in KINDS.items():
         chosen = backbone.task.single_channel_fraction if fraction is None else fraction
-        errors, alike = diagnostics.masked_errors(backbone, people, rivals, options, kind, chosen)
+        errors, alike = masked_errors(backbone, people, rivals, options, kind, chosen)
         found["errors"][kind] = {
             what: {
                 "method": {
@@ -197,15 +201,15 @@ def judged(
             for what in backbone.targets
         }
     seed_all(options.seed, diagnostics._RANDOM_WEIGHTS)
-    random = diagnostics.random_twin(backbone.encoder, backbone.content["channels"])
+    random = random_twin(backbone.encoder, backbone.content["channels"])
     random.eval()
     embedded = {
-        "pretrained": diagnostics._embed(backbone, people, backbone.encoder),
-        "random": diagnostics._embed(backbone, people, random),
+        "pretrained": embed(backbone, people, backbone.encoder),
+        "random": embed(backbone, people, random),
     }
-    power = diagnostics._band_power(backbone, people, embedded, resampling)
+    power = band_power(backbone, people, embedded, resampling)
     found["band_power"] = {key: value["value"] for key, value in power["all"].items()}
-    figures = diagnostics._embedding_figures(embedded["pretrained"], resampling)
+    figures = embedding_figures(embedded["pretrained"], resampling)
     found["rankme"] = figures["rankme"]["value"]
     return found
 
@@ -303,7 +307,7 @@ def interval(figure: dict[str, Any]) -> str:
 def shown(found: dict[str, Any]) -> str:
     cells = []
     for kind in KINDS:
-        for what in diagnostics.TARGETS:
+        for what in TARGETS:
             if (kind, what, "squared") not in found:
                 continue
             squared, robust = (found[kind, what, error] for error in ("squared", "robust"))
@@ -330,7 +334,7 @@ def table(folder: Path) -> None:
         print(f"\n### {cohort}\n")
         columns = [
             (kind, what, error)
-            for what in diagnostics.TARGETS
+            for what in TARGETS
             for kind, error in (
                 ("as trained", "squared"),
                 ("as trained", "robust"),

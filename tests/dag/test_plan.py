@@ -515,7 +515,8 @@ def test_a_backbone_made_here_for_fine_tuning_is_none_of_the_folds(copy):
                 {"select": 5},
             )
         ),
-        ({"evaluation": {"repeats": 1}}, {"folds": 1, **per_fold(FOLDS), "evaluate": 1}),
+        ({"evaluation": {"repeats": 1}}, {"folds": 1, "evaluate": 1}),
+        ({"evaluation": {"repeats": 3}}, {"folds": 1, **per_fold(FOLDS), "evaluate": 1}),
         (
             {"evaluation": {"repeats": 2, "seed": 1}},
             {"folds": 1, "embed_random": 1, **per_fold(2 * FOLDS), "evaluate": 1},
@@ -548,12 +549,6 @@ def test_a_backbone_made_here_for_fine_tuning_is_none_of_the_folds(copy):
 def test_a_setting_replans_what_of_an_evaluation_it_is_given_to(evaluated, settings, expected):
     config = overlay(evaluated, **settings)
     assert plan(evaluated, REPORT, config=config)[0] == expected
-
-
-def test_more_repeats_plan_their_own_folds_beside_those_that_are_there(evaluated):
-    config = overlay(evaluated, evaluation={"repeats": 3})
-    jobs, _ = plan(evaluated, REPORT, config=config)
-    assert jobs == {"folds": 1, **per_fold(3 * FOLDS), "evaluate": 1}
 
 
 def test_a_table_evaluates_every_model_of_the_sweep(tmp_path):

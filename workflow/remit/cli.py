@@ -504,25 +504,24 @@ def _folds(args: argparse.Namespace) -> None:
 
 
 def _fold_split(args: argparse.Namespace) -> None:
+    from remit.config import Evaluation
     from remit.dataset.splits import fold_split, write_split
-    from remit.evaluation.folds import read_folds
+    from remit.dataset.windows import open_dataset
+    from remit.evaluation.folds import make_folds
 
-    folds = read_folds(args.folds)
+    file = open_dataset(args.primary)
+    facts = {key: file.metadata[key] for key in ("dataset", "content_sha256", "simulated")}
     repeat, fold = args.settings["repeat"], args.settings["fold"]
-    for what, given, most in (("repeat", repeat, folds.repeats), ("fold", fold, folds.folds)):
-        if type(given) is not int or not 1 <= given <= most:
-            raise RemitError(
-                f"--settings: {what} is {given}; expected 1 to {most}, which {args.folds} has; correct it."
-            )
-    split = fold_split(
-        folds.labels,
-        folds.unlabelled,
-        folds.test(repeat - 1, fold - 1),  # files count from 1
-        seed=folds.seed,
-        dataset=folds.dataset,
-        content_sha256=folds.content_sha256,
-        simulated=folds.simulated,
-    )
+    settings: Evaluation = _settings(Evaluation, args.settings["evaluation"] | {"repeats": repeat})
+    folds = make_folds(file.labels, settings, **facts)
+    if fold not in range(1, folds["folds"] + 1):
+        raise RemitError(
+            f"--settings: fold is {fold}; expected 1 to {folds['folds']}, the folds that {args.primary} has "
+            "people for; correct it."
+        )
+    # Files count repeats and folds from 1.
+    test = [who for who, dealt in folds["participants"].items() if dealt[repeat - 1] == fold - 1]
+    split = fold_split(folds["labels"], folds["unlabelled"], test, seed=settings.seed, **facts)
     write_split(args.output, split)
     log(f"repeat {repeat}, fold {fold}: {split['counts']} -> {args.output}")
 
@@ -898,7 +897,7 @@ def _parser() -> argparse.ArgumentParser:
         "fold-split",
         _fold_split,
         "Write the split of one fold, which pretraining takes as it is.",
-        "folds",
+        "primary",
         "output",
     )
     embedding = stage(

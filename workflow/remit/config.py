@@ -601,7 +601,7 @@ class Evaluation(Settings):
     inner_folds: Annotated[int, Field(ge=2)] = 5
     """Parts that the participants of a fit are divided into once more, to choose `strengths` and the
     threshold without a look at the test people."""
-    strengths: Annotated[list[Positive], Field(min_length=1)] = [0.1, 1.0, 10.0, 100.0, 1e3, 1e4]
+    strengths: Annotated[list[Positive], Field(min_length=1)] = [1.0, 10.0, 100.0, 1e3, 1e4]
     """Strengths of the classifier's L2 penalty to choose from, on standardised features: scikit-learn's
     1 / C. The larger, the nearer all predictions are to the prevalence."""
     select: Count | None = None

@@ -259,6 +259,7 @@ PATTERNS: dict[str, str] = {
     "head": "results/evaluation/{model}/head.json",
     "evaluation_table": "results/evaluation/table.tsv",
     "predictions_new": "results/predictions/{model}/{cohort}.parquet",
+    "test_reads": "results/test_reads.tsv",
     "mlflow_database": "results/mlflow.db",
     "mlflow_artifacts": "results/mlflow_artifacts",
 }

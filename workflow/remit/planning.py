@@ -20,8 +20,9 @@ from typing import Any
 from remit import config as configuration
 from remit import naming
 from remit.config import EXECUTION_VARIABLE
-from remit.dataset.splits import fold_count, make_split
+from remit.dataset.splits import make_split
 from remit.errors import RemitError, did_you_mean
+from remit.evaluation.folds import make_folds
 from remit.naming import ModelName
 from remit.recordings.channels import check_channels
 from remit.recordings.cohort import SheetRow, resolve
@@ -46,6 +47,7 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "diagnose": ("dataset/sequences.py", "nn/encoder.py", "evaluation/diagnostics.py"),
     "finetune": ("dataset/sequences.py", "nn/encoder.py", "training/finetune.py"),
     "folds": ("evaluation/folds.py",),
+    "fold_split": ("evaluation/folds.py", "dataset/splits.py"),
     "embed": ("dataset/sequences.py", "nn/encoder.py", "training/embed.py"),
     "features": ("evaluation/features.py",),
     "evaluate": ("evaluation/evaluate.py",),
@@ -229,7 +231,9 @@ class Plan:
         Raises :class:`RemitError` where a class has fewer than two.
         """
         labels = {row.participant: row.remission for row in self.rows(self.config.cohort)}
-        return fold_count(labels, self.config.evaluation.folds, self.dataset)
+        once = self.config.evaluation.model_copy(update={"repeats": 1})
+        folds = make_folds(labels, once, dataset=self.dataset, content_sha256="", simulated=False)
+        return int(folds["folds"])
 
     def _unknown(self, target: str) -> None:
         """Refuse a target under results/ that no rule makes, with what is near."""
@@ -507,8 +511,10 @@ class Plan:
         return self._settings("folds", evaluation=asked)
 
     def fold_split_settings(self, repeat: str, fold: str) -> str:
-        """What `remit fold-split` is given."""
-        return self._settings("split", repeat=int(repeat), fold=int(fold))
+        """What `remit fold-split` is given: not how many repeats there are, so that one more of them
+        makes none of the others' backbones anew."""
+        asked = self.config.evaluation.model_dump(mode="json", include={"folds", "seed"})
+        return self._settings("fold_split", evaluation=asked, repeat=int(repeat), fold=int(fold))
 
     def embed_settings(self, model: str, **of_fold: str) -> str:
         """What `remit embed` is given, with `repeat` and `fold` for the backbone of a fold."""

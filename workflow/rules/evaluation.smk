@@ -24,7 +24,7 @@ rule folds:
 
 rule fold_split:
     input:
-        naming.path("folds", dataset=PLAN.dataset),
+        naming.path("primary", dataset=PLAN.dataset),
     output:
         naming.pattern("fold_split", dataset=PLAN.dataset),
     log:
@@ -40,7 +40,7 @@ rule fold_split:
     params:
         settings=lambda w: PLAN.fold_split_settings(w.repeat, w.fold),
     shell:
-        "remit fold-split --settings {params.settings:q} --folds {input:q} --output {output:q} 2>&1 | tee {log:q}"
+        "remit fold-split --settings {params.settings:q} --primary {input:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule pretrain_fold:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.config import Split
-from remit.dataset.splits import fold_count, fold_split, make_split, read_split, write_split
+from remit.dataset.splits import fold_split, make_split, read_split, write_split
 from remit.errors import RemitError
 
 FACTS: dict[str, Any] = {"dataset": "8s_af7-af8", "content_sha256": "cd" * 32, "simulated": True}
@@ -195,21 +195,6 @@ def test_duplicates_and_other_files_are_refused(tmp_path: Path) -> None:
 
 
 # Splits of folds -----------------------------------------------------------------------------
-
-
-@given(st.integers(0, 12), st.integers(0, 12), st.integers(2, 12))
-def test_there_are_as_many_folds_as_the_smaller_class_allows(
-    zeros: int, ones: int, asked: int
-) -> None:
-    people = cohort(zeros, ones, 3)
-    if min(zeros, ones) >= 2:
-        assert fold_count(people, asked, "x") == min(asked, zeros, ones)
-        return
-    says = (
-        f"there are {zeros} participants with label 0 and {ones} with label 1; expected at least 2"
-    )
-    with pytest.raises(RemitError, match=says):
-        fold_count(people, asked, "x")
 
 
 def split_of_fold(people: dict[str, int | None], test: list[str]) -> dict[str, Any]:

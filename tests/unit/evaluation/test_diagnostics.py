@@ -13,11 +13,17 @@ from remit.config import Diagnostics, Execution
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
 from remit.evaluation import diagnostics as module
+from remit.evaluation import probes
+from remit.evaluation.backbone import Backbone
 from remit.evaluation.checks import checks_of
-from remit.evaluation.diagnostics import Backbone, DiagnoseSettings, diagnose
+from remit.evaluation.diagnostics import DiagnoseSettings, diagnose
+from remit.evaluation.embedded import embed, embedding_figures
+from remit.evaluation.resampling import Resampling
+from remit.nn.encoder import Encoder
 from remit.planning import result_version
 from remit.report.diagnostics import draw_bands, draw_skill, read_diagnostics
 from remit.report.model_report import warnings_of_backbone, write_report
+from remit.training.reconstruction import Reconstruction
 from tests.unit.training.conftest import (
     CHANNELS,
     NAME,
@@ -145,25 +151,25 @@ def test_levels_of_electrodes_are_no_correlation(trained, tmp_path, monkeypatch)
 
 
 def test_predictions_that_are_no_numbers_fail(trained, tmp_path, monkeypatch):
-    real = module.Reconstruction.__init__
+    real = Reconstruction.__init__
 
     def broken(self, *arguments):
         real(self, *arguments)
         self.head.register_forward_hook(lambda _, __, pair: tuple(p * torch.nan for p in pair))
 
-    monkeypatch.setattr(module.Reconstruction, "__init__", broken)
+    monkeypatch.setattr(Reconstruction, "__init__", broken)
     found = run(trained, tmp_path / "broken.json")
     assert found["not_finite"] > 0 and status(found, "predictions are numbers") == "fail"
     assert status(found, "waveform with everything masked") == "fail"
 
 
 def test_an_encoder_that_sees_masked_samples_is_found(trained, tmp_path, monkeypatch):
-    real = module.Encoder.forward
+    real = Encoder.forward
 
     def peeking(self, samples_BKCS, *, masked_BKC=None, **others):
         return real(self, samples_BKCS, **others)
 
-    monkeypatch.setattr(module.Encoder, "forward", peeking)
+    monkeypatch.setattr(Encoder, "forward", peeking)
     found = run(trained, tmp_path / "peeking.json")
     assert status(found, "masked samples stay hidden") == "fail"
 
@@ -183,7 +189,7 @@ def without(*names):
 @pytest.mark.parametrize("lost", ["valid_BK", "source_BKC"])
 def test_padding_and_replaced_samples_that_are_read_are_found(trained, tmp_path, monkeypatch, lost):
     """Neither is met in the passes that the skill is made of: no padding there, and all is hidden."""
-    monkeypatch.setattr(module.Encoder, "forward", without(lost)(module.Encoder.forward))
+    monkeypatch.setattr(Encoder, "forward", without(lost)(Encoder.forward))
     found = run(trained, tmp_path / "leak.json")
     assert status(found, "masked samples stay hidden") == "fail"
     assert status(found, "waveform with everything masked") == "pass"
@@ -207,12 +213,12 @@ def test_a_small_leak_is_found_where_everything_is_masked(trained, found, tmp_pa
 
 
 def test_a_collapsed_backbone_is_found(trained, tmp_path, monkeypatch):
-    real = module.Encoder.forward
+    real = Encoder.forward
 
     def constant(self, samples_BKCS, **others):
         return torch.ones_like(real(self, samples_BKCS, **others))
 
-    monkeypatch.setattr(module.Encoder, "forward", constant)
+    monkeypatch.setattr(Encoder, "forward", constant)
     found = run(trained, tmp_path / "constant.json")
     assert found["embedding"]["pretrained"]["rankme"]["value"] == pytest.approx(1.0, abs=0.01)
     for name in ("effective rank", "spread at a position", "spread across channels"):
@@ -225,18 +231,18 @@ def test_a_probe_finds_what_is_in_the_embedding():
     rows = rng.normal(0, 1, (160, 12))
     known = rows @ rng.normal(0, 1, 12) + 0.1 * rng.normal(0, 1, 160)
     targets = np.stack([known, rng.normal(0, 1, 160)], axis=1)
-    error, mean = module.probes.explained(rows, targets, people)
+    error, mean = probes.explained(rows, targets, people)
     explained = 1 - error.mean(0) / mean.mean(0)
     assert explained[0] > 0.95 and explained[1] < 0.1
     for n in (0, 1):  # together they are what each is by itself
-        alone, _ = module.probes.explained(rows, targets[:, [n]], people)
+        alone, _ = probes.explained(rows, targets[:, [n]], people)
         assert alone[:, 0] == pytest.approx(error[:, n])
-    error, mean = module.probes.explained(rng.normal(0, 1, (160, 12)), targets, people)
+    error, mean = probes.explained(rng.normal(0, 1, (160, 12)), targets, people)
     assert 1 - error[:, 0].mean() / mean[:, 0].mean() < 0.1
     own = rng.normal(0, 5, (8, 12))[people] + rows
     apart = np.column_stack([people, np.arange(160), np.arange(160) + 1])
-    assert module.probes.identified(own, people, apart).mean() > 0.95
-    assert module.probes.identified(rows, people, apart).mean() < 0.4
+    assert probes.identified(own, people, apart).mean() > 0.95
+    assert probes.identified(rows, people, apart).mean() < 0.4
 
 
 def test_identity_is_asked_of_sequences_that_share_no_sample_with_those_it_is_known_from():
@@ -249,7 +255,7 @@ def test_identity_is_asked_of_sequences_that_share_no_sample_with_those_it_is_kn
         return np.column_stack([recording, start, start + length])
 
     def known(rows, length, **other):
-        return module.probes.identified(rows, people, place(length, **other))
+        return probes.identified(rows, people, place(length, **other))
 
     # The fourth of each is the copy of the third, and overlaps it: it must not count.
     copied = rows.copy()
@@ -263,7 +269,7 @@ def test_identity_is_asked_of_sequences_that_share_no_sample_with_those_it_is_kn
 
 
 def test_the_identity_probe_says_so_where_all_sequences_overlap(trained, tmp_path, monkeypatch):
-    real = module._people
+    real = module.people_of
 
     def overlapping(*arguments):
         people = real(*arguments)
@@ -271,7 +277,7 @@ def test_the_identity_probe_says_so_where_all_sequences_overlap(trained, tmp_pat
             person.samples_N2[:] = 0, 100
         return people
 
-    monkeypatch.setattr(module, "_people", overlapping)
+    monkeypatch.setattr(module, "people_of", overlapping)
     probe = run(trained, tmp_path / "overlap.json")["probes"]["identity"]
     assert "shares no sample" in probe["not_measured"]
 
@@ -281,9 +287,9 @@ def test_what_is_kept_of_the_tokens_gives_the_figures_of_all_tokens(trained):
     made, file = trained
     dataset = open_dataset(made.primary)
     backbone = Backbone(file, dataset, QUIET)
-    people = module._people(backbone, dataset, sorted(PEOPLE)[:5], 4)
-    resampling = module.Resampling(5, 100, np.random.default_rng(0))
-    found = module._embedding_figures(module._embed(backbone, people, backbone.encoder), resampling)
+    people = module.people_of(backbone, dataset, sorted(PEOPLE)[:5], 4)
+    resampling = Resampling(5, 100, np.random.default_rng(0))
+    found = embedding_figures(embed(backbone, people, backbone.encoder), resampling)
     tokens = [backbone.tokens(p.samples_NKCS, p.valid_NK).double().numpy() for p in people]
     weights = [p.valid_NK / p.valid_NK.sum() for p in people]
     shown = list(zip(tokens, weights, strict=True))

@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from remit import cli
 from remit.config import Execution, Sequences
 from remit.dataset.sequences import load_sequences
 from remit.dataset.splits import fold_split, read_split, write_split
 from remit.dataset.windows import METADATA_KEY, open_dataset
 from remit.errors import RemitError
+from remit.evaluation.folds import read_folds
 from remit.naming import ModelName
 from remit.training import checkpoint, embed, participants
 from remit.training.data import build_encoder, encoder_settings
@@ -186,7 +188,7 @@ def test_a_backbone_of_a_fold_has_not_seen_the_fold(bench, tmp_path):
         bench, tmp_path / "e.parquet", backbone=backbone, split=bench.split, repeat=2, fold=3
     )
     assert said["seen"] == sorted(set(PEOPLE) - {"p00", "p01", "p06"})
-    assert (said["repeat"], said["fold"]) == (2, 3)
+    assert (said["repeat"], said["fold"], said["test"]) == (2, 3, ["p00", "p01", "p06"])
     with pytest.raises(RemitError, match="has seen participant p02, p03 of the fold's test part"):
         embedded(bench, tmp_path / "x.parquet", backbone=backbone, split=tmp_path / "2.json")
     assert not (tmp_path / "x.parquet").exists()
@@ -238,3 +240,26 @@ def test_who_has_no_good_window_is_refused_if_labelled_and_named_if_not(trained,
     )
     with pytest.raises(RemitError, match="participant a has no window of good quality"):
         embedded(labelled, tmp_path / "x.parquet", backbone=backbone)
+
+
+def test_the_split_of_a_fold_is_what_the_file_of_folds_says(trained, tmp_path, capsys):
+    made, _ = trained
+    asked = {"folds": 4, "seed": 3}
+    given = json.dumps({"result_version": "t", "evaluation": asked | {"repeats": 3}})
+    file = tmp_path / "folds.json"
+    command = ["--primary", str(made.primary), "--output"]
+    assert cli.main(["folds", "--settings", given, *command, str(file)]) == 0
+    folds = read_folds(file)
+    for repeat in (1, 3):
+        for fold in range(1, 5):
+            given = json.dumps({"evaluation": asked, "repeat": repeat, "fold": fold})
+            out = tmp_path / f"{repeat}{fold}.json"
+            assert cli.main(["fold-split", "--settings", given, *command, str(out)]) == 0
+            split = read_split(out)
+            assert split.part("test") == folds.test(repeat - 1, fold - 1)
+            assert split.part("train") == sorted(set(PEOPLE) - set(split.part("test")))
+    for fold in (0, 5):
+        given = json.dumps({"evaluation": asked, "repeat": 1, "fold": fold})
+        capsys.readouterr()
+        assert cli.main(["fold-split", "--settings", given, *command, str(out)]) == 1
+        assert f"fold is {fold}; expected 1 to 4" in capsys.readouterr().err

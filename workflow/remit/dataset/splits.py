@@ -95,28 +95,6 @@ def make_split(
     }
 
 
-def fold_count(labels: Mapping[str, int | None], asked: int, dataset: str) -> int:
-    """How many folds there can be: those asked for, or as many as the smaller class has people.
-
-    Every fold then tests somebody of each class, and has somebody of each to fit on. Raises
-    :class:`RemitError` with the counts where a class has fewer than two.
-    """
-    counts = {label: sum(own == label for own in labels.values()) for label in _CLASSES}
-    fewest = min(counts.values())
-    if fewest < 2:
-        possible = (
-            "with one class nothing can be told apart"
-            if fewest == 0
-            else "who is alone in a class is either fitted on or tested"
-        )
-        raise RemitError(
-            f"{dataset}: there are {counts[0]} participants with label 0 and {counts[1]} with label 1; "
-            f"expected at least 2 of each, for {possible}; label more people; pretraining, diagnostics and "
-            "features need no label."
-        )
-    return min(asked, fewest)
-
-
 def fold_split(
     labels: Mapping[str, int],
     unlabelled: Iterable[str],

@@ -234,10 +234,15 @@ def sheet_order(rows: Sequence[SheetRow], cohort: Cohort) -> Table:
     return _of_people("order in the cohort sheet", "nuisance", cohort.names, ["place"], rows_P1)
 
 
+def words_of(column: str) -> set[str]:
+    """The words of a column's name, in small letters."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
+    return set(re.findall(r"[a-z]+", apart.lower()))
+
+
 def _of_recording(column: str) -> set[str]:
     """The words of a column's name that make it a date or a site of recording."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
-    words = set(re.findall(r"[a-z]+", apart.lower()))
+    words = words_of(column)
     return set() if words & _BIRTH_WORDS else words & (DATE_WORDS | SITE_WORDS)
 
 
@@ -524,18 +529,27 @@ class FoldTable(Table):
                 )
             file = self.everybody
         else:
-            tested = set(self.cohort.test(repeat, fold)) if (repeat, fold) in self.files else set()
-            train = {name for name, own in zip(self.participants, train_P, strict=True) if own}
-            if train != set(self.participants) - tested:
-                raise RemitError(
-                    f"{self.name}: no backbone was pretrained for a fit on {len(train)} of "
-                    f"{len(self.participants)} participants in fold {fold + 1} of repeat {repeat + 1}; "
-                    "expected the folds that it was pretrained for; use these."
-                )
-            file = self.files[repeat, fold]
+            file = self._of_fold(repeat, fold, train_P, self.cohort)
         rows_NX, participant_N = _embedding_rows(file, self.cohort)
         self._check(rows_NX, participant_N)
         return rows_NX, participant_N
+
+    def _of_fold(self, repeat: int, fold: int, train_P: np.ndarray, cohort: Cohort) -> Path:
+        if (repeat, fold) not in self.files:
+            raise RemitError(
+                f"{self.name}: no backbone was pretrained for a fit on {np.count_nonzero(train_P)} of "
+                f"{len(self.participants)} participants; expected one of the folds, for leaving out one at "
+                "a time takes as many pretrainings as people; set evaluation.pretraining to held_out."
+            )
+        train = {name for name, own in zip(self.participants, train_P, strict=True) if own}
+        tested = set(cohort.test(repeat, fold))
+        if train != set(self.participants) - tested:
+            raise RemitError(
+                f"{self.name}: fold {fold + 1} of repeat {repeat + 1} tests {some_of(sorted(tested))}, but "
+                f"{some_of(sorted(set(self.participants) - train))} are left out of the fit; expected the "
+                "folds that the backbones were pretrained for; use these."
+            )
+        return self.files[repeat, fold]
 
 
 def embeddings_by_fold(

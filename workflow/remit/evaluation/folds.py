@@ -17,13 +17,14 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from remit.dataset.splits import no_duplicates
 from remit.errors import RemitError, some_of
 from remit.files import write_json
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Raise when a change of the code alters the folds.
 RESULT_VERSION = 1
@@ -175,11 +176,15 @@ class Folds:
     @property
     def fold_RP(self) -> np.ndarray:
         """The fold of each participant, int64 [R, P]."""
+        import numpy as np  # here, for planning deals folds at every parse of the Snakefile
+
         return np.array([self.participants[name] for name in self.names]).T
 
     @property
     def label_P(self) -> np.ndarray:
         """The label of each participant, int64 [P]."""
+        import numpy as np
+
         return np.array([self.labels[name] for name in self.names])
 
     def test(self, repeat: int, fold: int) -> list[str]:

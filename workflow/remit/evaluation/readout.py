@@ -24,7 +24,7 @@ import numpy as np
 from remit.errors import RemitError
 
 TOLERANCE = 1e-7
-"""Of the coefficients' length and the intercept, absolute, or relative to the length above 1"""
+"""Of the coefficients' length and the intercept; in Newton's steps relative to what is above 1"""
 
 # Iterations of conjugate gradients, each at about a 40th of a Newton step's cost (29 participants).
 _DESCENTS = 60
@@ -177,54 +177,62 @@ def _descend(
     slope_S, size_before_S, step_S = -np.ones_like(strength), np.ones_like(strength), 0 * strength
     for _ in range(_DESCENTS):
         p_NS = sigmoid(logit_NS)
-        w_NS = p_NS - p_NS * p_NS
-        gradient_RS = basis_NR.T @ (p_NS - label_NS) + penalty_RS * x_RS
+        w_NS = p_NS * p_NS
+        np.subtract(p_NS, w_NS, out=w_NS)
+        p_NS -= label_NS
+        gradient_RS = basis_NR.T @ p_NS
+        gradient_RS += penalty_RS * x_RS
         # The step was Newton's along the line; where that went far beyond the line's minimum, the
         # shorter step of the bound 1/4 on every weight, which always descends.
         far = np.flatnonzero(_dots(gradient_RS, way_RS) > -0.5 * slope_S)
         if len(far):
             way, along = way_RS[:, far], along_NS[:, far]
-            bend = 0.25 * _dots(along, along) + _dots(penalty_RS[:, far] * way, way)
+            bend = 0.25 * _dots(along, along) + _square(penalty_RS[:, far], way)
             back = -slope_S[far] / np.maximum(bend, _TINY) - step_S[far]
             x_RS[:, far] += back * way
             logit_NS[:, far] += back * along
-            p_NS[:, far] = sigmoid(logit_NS[:, far])
-            w_NS[:, far] = p_NS[:, far] * (1 - p_NS[:, far])
+            p = sigmoid(logit_NS[:, far])
+            w_NS[:, far] = p * (1 - p)
             gradient_RS[:, far] = (
-                basis_NR.T @ (p_NS[:, far] - label_NS[:, far]) + penalty_RS[:, far] * x_RS[:, far]
+                basis_NR.T @ (p - label_NS[:, far]) + penalty_RS[:, far] * x_RS[:, far]
             )
-        # The Hessian is at least the smallest weight plus the penalty, in every direction: that bounds
-        # how far the optimum is.
-        least_S = w_NS.min(0)
-        floor_RS = np.maximum(least_S + penalty_RS, _TINY)
-        off_S = _dots(gradient_RS, gradient_RS / floor_RS)
-        size_S = np.maximum(1.0, _dots(penalty_RS * x_RS, x_RS) / strength)
-        good_S = off_S <= TOLERANCE**2 * np.minimum(strength * size_S, n * least_S)
-        # Whoever is there is written down at once, so that nobody depends on the company they are in.
-        new = np.flatnonzero(good_S & left_S[at_S])
-        found_RS[:, at_S[new]] = x_RS[:, new]
-        left_S[at_S[new]] = False
-        number = np.count_nonzero(~left_S[at_S])
-        if number == len(at_S):
-            break
-        if number > 0.2 * len(at_S):
-            on = np.flatnonzero(left_S[at_S])
-            at_S, strength = at_S[on], strength[on]
-            x_RS, logit_NS, label_NS = (a.take(on, 1) for a in (x_RS, logit_NS, label_NS))
-            w_NS, gradient_RS, penalty_RS = (a.take(on, 1) for a in (w_NS, gradient_RS, penalty_RS))
-            way_RS, before_RS, size_before_S = (
-                a.take(on, -1) for a in (way_RS, before_RS, size_before_S)
-            )
-        shaped_RS = gradient_RS / (w_NS.mean(0) + penalty_RS)
+        shape_RS = w_NS.mean(0) + penalty_RS
+        shaped_RS = gradient_RS / shape_RS
         size_gradient_S = _dots(gradient_RS, shaped_RS)
+        # The Hessian is at least the smallest weight plus the penalty, in every direction: that bounds
+        # how far the optimum is. With the mean weight for the smallest the bound is too small, and
+        # says whom to look at.
+        least_S = w_NS.min(0)
+        limit_S = TOLERANCE**2 * np.minimum(strength, n * least_S)
+        near = np.flatnonzero((size_gradient_S <= limit_S) & left_S[at_S])
+        if len(near):
+            floor = np.maximum(least_S[near] + penalty_RS[:, near], _TINY)
+            off = _square(1 / floor, gradient_RS[:, near])
+            near = near[off <= limit_S[near]]
+        # Whoever is there is written down at once, so that nobody depends on the company they are in.
+        found_RS[:, at_S[near]] = x_RS[:, near]
+        left_S[at_S[near]] = False
+        on = np.flatnonzero(left_S[at_S])
+        if not len(on):
+            break
+        if len(on) < 0.8 * len(at_S):
+            at_S, strength = at_S[on], strength[on]
+            x_RS, logit_NS, label_NS, w_NS = (
+                a.take(on, 1) for a in (x_RS, logit_NS, label_NS, w_NS)
+            )
+            gradient_RS, shaped_RS, penalty_RS, way_RS, before_RS = (
+                a.take(on, 1) for a in (gradient_RS, shaped_RS, penalty_RS, way_RS, before_RS)
+            )
+            size_gradient_S, size_before_S = size_gradient_S[on], size_before_S[on]
         turn_S = (size_gradient_S - _dots(before_RS, shaped_RS)) / np.maximum(size_before_S, _TINY)
-        way_RS = np.maximum(0.0, turn_S) * way_RS - shaped_RS
-        # A way that does not lead down is given up for the steepest one.
-        way_RS = np.where(_dots(gradient_RS, way_RS) < 0, way_RS, -shaped_RS)
-        before_RS, size_before_S = gradient_RS, size_gradient_S
+        way_RS *= np.maximum(0.0, turn_S)
+        way_RS -= shaped_RS
         slope_S = _dots(gradient_RS, way_RS)
+        up = np.flatnonzero(slope_S > 0)  # given up for the steepest way
+        way_RS[:, up], slope_S[up] = -shaped_RS[:, up], -size_gradient_S[up]
+        before_RS, size_before_S = gradient_RS, size_gradient_S
         along_NS = basis_NR @ way_RS
-        bend_S = _dots(w_NS * along_NS, along_NS) + _dots(penalty_RS * way_RS, way_RS)
+        bend_S = _square(w_NS, along_NS) + _square(penalty_RS, way_RS)
         step_S = -slope_S / np.maximum(bend_S, _TINY)
         x_RS += step_S * way_RS
         logit_NS += step_S * along_NS
@@ -239,6 +247,11 @@ def _descend(
 def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     products: np.ndarray = np.einsum("rs,rs->s", a, b)
     return products
+
+
+def _square(weight: np.ndarray, a: np.ndarray) -> np.ndarray:
+    total: np.ndarray = np.einsum("rs,rs,rs->s", weight, a, a)
+    return total
 
 
 def _newton(

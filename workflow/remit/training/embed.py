@@ -84,9 +84,11 @@ def embed(
     check_usable(dataset, labelled, settings.sequences)
     empty = unusable(dataset, dataset.participants, settings.sequences)
     people = [person for person in dataset.participants if person not in set(empty)]
-    encoder, of_backbone = _encoder(name, settings, backbone, dataset)
+    encoder, of_backbone = _encoder(name, settings, backbone, dataset, people)
+    test = None
     if split_file is not None:
-        _refuse_seen(split_of(dataset, split_file).part("test"), of_backbone["seen"], backbone)
+        test = split_of(dataset, split_file).part("test")
+        _refuse_seen(test, of_backbone["seen"], backbone)
     encoder.to(device).eval()
     backend = use_backend(encoder, execution.backend, device)
     said = {
@@ -100,6 +102,7 @@ def embed(
         "left_out": empty,
         "repeat": settings.repeat,
         "fold": settings.fold,
+        "test": test,
         "settings": settings.model_dump(mode="json"),
         "versions": versions(),
         "backend": backend,
@@ -124,9 +127,13 @@ def embed(
 
 
 def _encoder(
-    name: ModelName, settings: EmbedSettings, backbone: Path | None, dataset: WindowsFile
+    name: ModelName,
+    settings: EmbedSettings,
+    backbone: Path | None,
+    dataset: WindowsFile,
+    people: Sequence[str],
 ) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder, and what the file says of it."""
+    """The encoder, and what the file says of it; random weights read the spectra of ``people``."""
     if backbone is not None:
         content, encoder, _ = load_backbone(backbone, name, settings, dataset)
         return encoder, {
@@ -139,7 +146,12 @@ def _encoder(
         }
     samples = round(settings.sequences.token_seconds * dataset.sampling_rate)
     seed_all(settings.seed, _RANDOM_WEIGHTS)
-    encoder, _ = build_encoder(encoder_settings(settings.model, samples), dataset.channels)
+    sizes = encoder_settings(settings.model, samples, dataset.sampling_rate)
+    encoder, _ = build_encoder(sizes, dataset.channels)
+    if encoder.spectrum is not None:  # statistics of the data, as pretraining would find them
+        groups = _groups(dataset, people)
+        tokens = (load_sequences(dataset, some, settings.sequences).tokens_NS() for some in groups)
+        encoder.spectrum.fit(tokens)
     checkpoint.check_equal(
         dataset.path,
         "the model's size",

@@ -1,0 +1,434 @@
+"""The answer: how well a model tells participants apart whom nothing was fitted on, and beside what.
+
+Every candidate - the model, each baseline, each nuisance, prevalence - goes through the same folds and
+the same code. What a reader must know first (a nuisance that reaches the model, a backbone that has
+seen the test people, simulated data) comes first in the file, and everything that shows figures
+repeats it.
+
+Shapes: P participants with a label, R repeats, K folds, S permutations.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from remit import naming
+from remit.config import Evaluation, Settings
+from remit.dataset.windows import WindowsFile, open_dataset
+from remit.errors import RemitError, some_of
+from remit.evaluation import candidates
+from remit.evaluation.candidates import Absent, Table
+from remit.evaluation.crossfit import CrossFit, crossfit, leave_one_out, permuted
+from remit.evaluation.estimates import (
+    age_bands,
+    figures,
+    majority,
+    paired,
+    reached,
+    subgroups,
+)
+from remit.evaluation.estimates import leave_one_out as pooled_figures
+from remit.evaluation.folds import Folds, read_folds
+from remit.evaluation.power import could_have_shown
+from remit.files import sha256_of, write_json
+from remit.naming import ModelName
+from remit.recordings.cohort import SheetRow, read_sheet
+from remit.recordings.scan import UNKNOWN
+from remit.training.runtime import versions
+
+RESULT_VERSION = 1  # raise when a change here alters a report
+
+SEX_WORDS = {"sex", "gender"}
+AGE_WORDS = {"age"}
+
+
+class EvaluateSettings(Settings):
+    """What the rule's command is given."""
+
+    result_version: str
+    evaluation: Evaluation
+    label: str = "remission"
+    """The outcome in words"""
+
+
+def evaluate(
+    *,
+    name: ModelName,
+    settings: EvaluateSettings,
+    embeddings: Sequence[Path],
+    random: Path,
+    features: Path,
+    primary: Path,
+    folds: Path,
+    sheet: Path,
+    output: Path,
+    log: Callable[[str], None],
+) -> None:
+    """Compare a model with every baseline in the same folds and write the report.
+
+    Args:
+        name: of the model.
+        settings: of the rule.
+        embeddings: of the model: one file, or one per fold of each repeat.
+        random: embeddings by the same backbone with random weights.
+        features: of every window.
+        primary: the dataset that all of these were made of.
+        folds: of its participants.
+        sheet: of its cohort.
+        output: the report, JSON.
+        log: takes lines of progress.
+
+    Raises:
+        RemitError: when the files do not belong together, when a backbone has seen a participant whom
+            it is to be tested on and the estimate is not declared transductive, and when a class has
+            too few participants.
+    """
+    options = settings.evaluation
+    cohort = read_folds(folds)
+    dataset = open_dataset(primary)
+    rows = read_sheet(sheet)
+    guards = _guards(cohort, dataset, options)
+    per_fold = len(embeddings) > 1
+    model = (
+        candidates.embeddings_by_fold(embeddings, cohort, model=str(name))
+        if per_fold
+        else candidates.embeddings(embeddings[0], cohort, model=str(name))
+    )
+    pretraining = _pretraining(model, options, per_fold=per_fold)
+    guards.append(
+        {
+            "guard": "no participant is tested by a backbone that has seen them",
+            "found": f"{len(pretraining['seen'])} of {len(cohort.names)} seen, as the checkpoints record",
+        }
+    )
+    everything: list[Table | Absent] = [
+        model,
+        candidates.prevalence(cohort),
+        candidates.covariates(rows, cohort),
+        candidates.length_and_quality(dataset, cohort),
+        candidates.date_or_site(rows, cohort),
+        candidates.sheet_order(rows, cohort),
+        candidates.band_power(features, cohort),
+        candidates.tangent_space(dataset, cohort),
+        candidates.embeddings(random, cohort, model=str(name), random=True),
+    ]
+    tables = [table for table in everything if isinstance(table, Table)]
+    absent = [table for table in everything if isinstance(table, Absent)]
+    for which in absent:
+        log(f"evaluate {name}: without '{which.name}': {which.why}")
+    note_test_read(str(name), cohort, log)
+    label_SP = permuted(cohort.label_P, options.permutations, options.seed)
+    groups = groups_of(rows, cohort.names)
+    found: dict[str, CrossFit] = {}
+    entries: list[dict[str, Any]] = []
+    for table in tables:
+        fit = crossfit(table, cohort, options, label_SP)
+        found[table.name] = fit
+        entries.append(_entry(table, fit, cohort, options, groups, alone=not per_fold))
+        auc = entries[-1]["figures"]["auc"]
+        log(f"evaluate {name}: {table.name}: AUC {_shown(auc)}, p {_shown_p(fit.p_value)}")
+    comparisons = [
+        {"name": table.name, "kind": table.kind}
+        | paired(
+            cohort.label_P,
+            found[model.name],
+            found[table.name],
+            seed=options.seed,
+            resamples=options.resamples,
+        )
+        for table in tables[1:]
+    ]
+    nuisance = _nuisance(tables, found, comparisons)
+    own = found[model.name]
+    positive = int(cohort.label_P.sum())
+    metadata = dataset.metadata
+    report = {
+        "model": str(name),
+        "result_version": settings.result_version,
+        "headline": _headline(entries[0], nuisance, pretraining, metadata, settings.label),
+        "dataset": {
+            **{
+                key: metadata[key]
+                for key in (
+                    *("dataset", "cohort", "content_sha256", "simulated"),
+                    *("channels", "sampling_rate", "window_samples"),
+                )
+            },
+            "label": settings.label,
+        },
+        "pretraining": pretraining,
+        "participants": {
+            "n": len(cohort.names),
+            "n_positive": positive,
+            "unlabelled": cohort.unlabelled,
+        },
+        "folds": {
+            "folds": cohort.folds,
+            "asked": cohort.asked,
+            "repeats": cohort.repeats,
+            "seed": cohort.seed,
+            "sha256": sha256_of(folds),
+        },
+        "settings": options.model_dump(mode="json"),
+        "power": could_have_shown(
+            positive, len(cohort.names) - positive, seed=options.seed, null_auc_S=own.null_auc_S
+        ),
+        "candidates": entries,
+        "absent": [{"name": which.name, "kind": which.kind, "why": which.why} for which in absent],
+        "comparisons": comparisons,
+        "nuisance": nuisance,
+        "guards": guards,
+        "versions": versions(),
+    }
+    write_json(output, report)
+    for line in report["headline"]:
+        log(f"evaluate {name}: {line}")
+
+
+def _guards(cohort: Folds, dataset: WindowsFile, options: Evaluation) -> list[dict[str, str]]:
+    """What is checked of the files themselves, not taken from the code's intention."""
+    metadata = dataset.metadata
+    for key in ("dataset", "content_sha256"):
+        if getattr(cohort, key) != metadata[key]:
+            raise RemitError(
+                f"{cohort.path}: {key} is {getattr(cohort, key)}; expected {metadata[key]} as in "
+                f"{dataset.path}; make the folds again."
+            )
+    cohort.check_against(dataset.participants)
+    other = [name for name in cohort.names if dataset.labels[name] != cohort.labels[name]]
+    if other:
+        raise RemitError(
+            f"{cohort.path}: participant {some_of(other)} has another label than in {dataset.path}; "
+            "expected the same; make the folds again."
+        )
+    for key in ("repeats", "seed"):
+        if getattr(cohort, key) != getattr(options, key):
+            raise RemitError(
+                f"{cohort.path}: {key} is {getattr(cohort, key)}; expected {getattr(options, key)} as in "
+                f"evaluation.{key}; make the folds again."
+            )
+    for repeat in range(cohort.repeats):
+        tested = [name for fold in range(cohort.folds) for name in cohort.test(repeat, fold)]
+        if sorted(tested) != list(cohort.names):
+            raise RemitError(
+                f"{cohort.path}: repeat {repeat + 1} tests {len(tested)} of {len(cohort.names)} "
+                "participants; expected each once; make the folds again."
+            )
+    return [
+        {
+            "guard": "every participant is tested once in each repeat, by what was fitted on others",
+            "found": f"{len(cohort.names)} participants in {cohort.folds} folds, {cohort.repeats} times",
+        },
+        {
+            "guard": "the folds are those of their seed and labels, dealt again when they were read",
+            "found": f"seed {cohort.seed}",
+        },
+        {
+            "guard": "labels of the folds are those of the dataset",
+            "found": f"{len(cohort.names)} equal, {len(cohort.unlabelled)} without",
+        },
+    ]
+
+
+def _pretraining(model: Table, options: Evaluation, *, per_fold: bool) -> dict[str, Any]:
+    """Whom of the evaluated people the backbone has seen, by the checkpoint's own record."""
+    seen = list(model.seen)
+    if seen and options.pretraining != "transductive":
+        raise RemitError(
+            f"{model.name}: its backbone has seen participant {some_of(seen)}, whom the evaluation tests; "
+            "expected a backbone that has seen none of them; set evaluation.pretraining: per_fold, or "
+            "'transductive', which every figure then says."
+        )
+    return {
+        "mode": "per_fold" if per_fold else options.pretraining,
+        "transductive": bool(seen),
+        "seen": seen,
+    }
+
+
+def note_test_read(what: str, cohort: Folds, log: Callable[[str], None]) -> None:
+    """Write down that the test people's labels are about to be compared with predictions, and when.
+
+    How often that was done with one dataset is what a reader of a best result has to know.
+    """
+    file = Path(naming.path("test_reads"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    mine = [line for line in before if f"\t{cohort.content_sha256}\t" in line]
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with file.open("a", encoding="utf-8") as out:
+        if not before:
+            out.write("when\tdataset\tcontent_sha256\twhat\n")
+        out.write(f"{now}\t{cohort.dataset}\t{cohort.content_sha256}\t{what}\n")
+    log(
+        f"evaluate {what}: the test part of {cohort.dataset} is read now; it was read {len(mine)} times "
+        f"before ({file})"
+    )
+
+
+def groups_of(rows: Sequence[SheetRow], names: Sequence[str]) -> dict[str, list[str | None]]:
+    """Sex, age band and site of each participant, from the columns of the sheet that have them."""
+    first = {row.participant: row.covariates for row in reversed(rows)}
+    columns = dict.fromkeys(column for row in rows for column in row.covariates)
+    groups: dict[str, list[str | None]] = {}
+    for column in columns:
+        words = candidates.words_of(column)
+        cells = [first[name].get(column, "").strip() for name in names]
+        texts = [None if cell.lower() in UNKNOWN else cell for cell in cells]
+        if not any(texts):
+            continue
+        if words & AGE_WORDS:
+            groups[f"{column} (years)"] = age_bands([_years(text) for text in texts])
+        elif words & (SEX_WORDS | candidates.SITE_WORDS):
+            groups[column] = texts
+    return groups
+
+
+def _years(text: str | None) -> float | None:
+    try:
+        return float(text.replace(",", ".")) if text else None
+    except ValueError:
+        return None
+
+
+def _entry(
+    table: Table,
+    fit: CrossFit,
+    cohort: Folds,
+    options: Evaluation,
+    groups: Mapping[str, Sequence[str | None]],
+    *,
+    alone: bool,
+) -> dict[str, Any]:
+    """What the report says of one candidate."""
+    found = figures(
+        cohort.label_P,
+        fit.probability_RP,
+        fit.decision_RP,
+        fit.fold_RP,
+        seed=options.seed,
+        resamples=options.resamples,
+        null_auc_S=fit.null_auc_S,
+    )
+    mean_P, decision_P = fit.probability_RP.mean(0), majority(fit.decision_RP)
+    null_S = fit.null_auc_S[np.isfinite(fit.null_auc_S)]
+    entry: dict[str, Any] = {
+        "name": table.name,
+        "kind": table.kind,
+        "columns": None if table.columns is None else len(table.columns),
+        "notes": list(table.notes),
+        "figures": found,
+        "permutation": {
+            "p": fit.p_value,
+            "permutations": len(fit.null_auc_S),
+            "null_mean": float(null_S.mean()) if len(null_S) else None,
+            "null_95": float(np.quantile(null_S, 0.95)) if len(null_S) else None,
+        },
+        "strengths": _counts(fit.strength_RK),
+        "predictions": [
+            {
+                "participant": name,
+                "label": int(label),
+                "probability": float(probability),
+                "decision": int(decision),
+            }
+            for name, label, probability, decision in zip(
+                cohort.names, cohort.label_P, mean_P, decision_P, strict=True
+            )
+        ],
+    }
+    if table.kind != "model":
+        return entry
+    entry["subgroups"] = subgroups(
+        cohort.label_P,
+        fit.probability_RP,
+        fit.fold_RP,
+        groups,
+        seed=options.seed,
+        resamples=options.resamples,
+        spread=found["spread"]["value"],
+    )
+    entry["leave_one_out"] = (
+        pooled_figures(cohort.label_P, leave_one_out(table, cohort.labels, options).probability_P)
+        if alone
+        else {
+            "auc": None,
+            "note": "not computed: each participant would need a backbone pretrained without them",
+        }
+    )
+    return entry
+
+
+def _counts(values_RK: np.ndarray) -> dict[str, int]:
+    values, counts = np.unique(values_RK, return_counts=True)
+    return {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def _nuisance(
+    tables: Sequence[Table], found: Mapping[str, CrossFit], comparisons: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Which candidates that hold no EEG reach the model."""
+    model = found[tables[0].name]
+    out = []
+    for table, difference in zip(tables[1:], comparisons, strict=True):
+        if table.kind != "nuisance":
+            continue
+        fit = found[table.name]
+        p = fit.p_value if fit.p_value is not None else 1.0
+        is_reached = reached(model.auc, fit.auc, p, difference["auc"])
+        out.append(
+            {
+                "name": table.name,
+                "reaches": is_reached,
+                "why": f"AUC {fit.auc:.2f} (p {_shown_p(fit.p_value)}) against the model's {model.auc:.2f}; "
+                f"difference {_shown(difference['auc'])}",
+            }
+        )
+    return out
+
+
+def _headline(
+    model: Mapping[str, Any],
+    nuisance: Sequence[Mapping[str, Any]],
+    pretraining: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    label: str,
+) -> list[str]:
+    """What comes first: what forbids to believe the figure, then the figure."""
+    auc, found = model["figures"]["auc"], model["figures"]
+    lines = [
+        f"NOT EEG ALONE: {each['name']} reaches the model: {each['why']}."
+        for each in nuisance
+        if each["reaches"]
+    ]
+    if pretraining["transductive"]:
+        lines.append(
+            f"TRANSDUCTIVE: the backbone was pretrained on recordings of {len(pretraining['seen'])} of the "
+            f"{found['n']} participants it is tested on."
+        )
+    if metadata["simulated"]:
+        lines.append("SIMULATED data: this says nothing about people.")
+    chance = auc["low"] is None or auc["low"] <= 0.5
+    lines.append(
+        f"AUC {_shown(auc)} for {label} in {found['n']} participants ({found['n_positive']} positive), "
+        f"permutation p {_shown_p(model['permutation']['p'])}"
+        + ("; the interval holds 0.5, chance." if chance else ".")
+    )
+    return lines
+
+
+def _shown(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.2f}"
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+def _shown_p(p: float | None) -> str:
+    return "not tested" if p is None else f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
