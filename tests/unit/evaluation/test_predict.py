@@ -392,7 +392,7 @@ def test_an_amplitude_that_nobody_had_is_warned_of(made, others, tmp_path):
 
 
 def test_a_spectrum_that_nobody_had_is_warned_of(made, others, tmp_path):
-    """The same recording played at twice the speed."""
+    """A tone of 20 Hz over all electrodes."""
     rows, folder, _ = others
     recording = read_recording(
         replace(rows[0], path=str(folder / f"{rows[0].recording}.edf")), ReaderOptions()
