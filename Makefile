@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SLOW := build/slow
 TARGET ?= results/finetuned/mamba2_eeg_d256_l2_m20_mae_finetuned_best.pt
 
-.PHONY: demo test env lint dag bench bench-engine clean-env test-unit test-dag test-e2e test-faults test-slow
+.PHONY: demo test env lint dag bench bench-engine bench-statistics clean-env test-unit test-dag test-e2e test-faults test-slow
 
 demo: env
 	$(BIN)/snakemake --cores $(CORES) $(TARGET)
@@ -46,6 +46,10 @@ bench: env
 # Some ten minutes. mamba-ssm's source comes through pip, into the user's cache.
 bench-engine: env
 	$(BIN)/python tests/benchmarks/engine.py
+
+# Simulated cohorts whose truth is known; about half an hour of one core.
+bench-statistics: env
+	$(BIN)/python tests/benchmarks/statistics.py
 
 env: $(VENV)/.made
 

@@ -50,7 +50,13 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "fold_split": ("evaluation/folds.py", "dataset/splits.py"),
     "embed": ("dataset/sequences.py", "nn/encoder.py", "training/embed.py"),
     "features": ("evaluation/features.py",),
-    "evaluate": ("evaluation/evaluate.py",),
+    "evaluate": (
+        "evaluation/candidates.py",
+        "evaluation/crossfit.py",
+        "evaluation/estimates.py",
+        "evaluation/power.py",
+        "evaluation/evaluate.py",
+    ),
     "report": ("report/model_report.py",),
     "head": ("evaluation/crossfit.py", "evaluation/predict.py"),
     "predict": (
