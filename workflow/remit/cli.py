@@ -622,23 +622,32 @@ def _predict(args: argparse.Namespace) -> None:
     notice = predict.notice(head)
     if not args.json:
         print("\n".join(notice), flush=True)
+    files: dict[str, Any] = {
+        "head": head,
+        "head_file": head_file,
+        "backbone": predict.backbone_of(name, args.root),
+    }
     found: list[dict[str, Any]] = []
+
+    def refuse(recording: str, error: RemitError) -> None:  # the others are still wanted
+        found.append({"recording": recording, "refused": str(error)})
+        _complain(str(error), 1)
+
     for path in args.recordings:
         try:
-            for shown, one in predict.predict_file(
-                path,
-                head=head,
-                head_file=head_file,
-                backbone=predict.backbone_of(name, args.root),
-                options=options,
-                execution=execution,
-            ):
-                found.append(predict.plain(shown, one, head))
-                if not args.json:
-                    print(predict.line_of(shown, one, head), flush=True)
-        except RemitError as error:  # the other recordings are still wanted
-            found.append({"recording": str(path), "refused": str(error)})
-            _complain(str(error), 1)
+            rows = predict.recordings_in(path, options)
+        except RemitError as error:
+            refuse(str(path), error)
+            continue
+        for row in rows:
+            try:
+                one = predict.predict_recording(row, options=options, execution=execution, **files)
+            except RemitError as error:
+                refuse(predict.shown(row), error)
+                continue
+            found.append(predict.plain(row, one, head))
+            if not args.json:
+                print(predict.line_of(row, one, head), flush=True)
     if args.json:
         whole = {"model": str(name), "notice": notice, "recordings": found}
         print(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False), flush=True)

@@ -25,6 +25,7 @@ from remit.recordings.cohort import simulated_rows
 from remit.recordings.registry import ReaderOptions, read_recording
 from remit.recordings.simulate import simulate_cohort, write_edf
 from remit.training.embed import EmbedSettings, embed
+from tests.unit.recordings import matlab_made
 from tests.unit.training.conftest import NAME, QUIET, RULE_MODEL, SEQUENCES, Bench, split_of
 
 CHANNELS = ("AF7", "AF8", "TP9", "TP10")
@@ -402,8 +403,9 @@ def test_a_spectrum_that_nobody_had_is_warned_of(made, others, tmp_path):
         np.float32
     )
     write_edf(replace(recording, signal_CS=tone_CS.astype(np.float32)), tmp_path / "tone.edf")
-    ((_, found),) = predict.predict_file(
-        tmp_path / "tone.edf",
+    (row,) = predict.recordings_in(tmp_path / "tone.edf", ReaderOptions())
+    found = predict.predict_recording(
+        row,
         head=made.head,
         head_file=made.head_file,
         backbone=made.backbone,
@@ -542,3 +544,53 @@ def test_a_real_recording_is_told_from_the_simulated_people_of_the_head(
     (said,) = json.loads(capsys.readouterr().out)["recordings"]
     assert "the head was fitted on simulated people and this is a real one" in said["warnings"]
     assert said["trained_on"] == []
+
+
+def test_a_file_of_several_recordings_has_a_line_for_each_that_can_be_predicted(
+    made, others, tmp_path, capsys
+):
+    """The study's .mat file, in which one participant's windows are too short."""
+    rows, folder, _ = others
+    path = folder / f"{rows[0].recording}.edf"
+    signal_CS = read_recording(replace(rows[0], path=str(path)), ReaderOptions()).signal_CS
+    windows = [signal_CS[:, first : first + 2048].T for first in (0, 2048)]
+    arrays = {"Remission": [windows, "7"], "Non_remission": [[signal_CS[:, :256].T], "8"]}
+    variables = {}
+    for name, (cells, person) in arrays.items():
+        own = np.empty((1, 2), dtype=object)
+        own[0, 0], own[0, 1] = cells, person
+        variables[f"EEG_windows_{name}"] = own
+    matlab_made.save(tmp_path / "study.mat", "5", variables)
+    names = ["--sampling-rate", "256", "--channel-names", ",".join(CHANNELS)]
+    assert command(made, "--json", tmp_path / "study.mat", *names) == 1
+    shown = capsys.readouterr()
+    found, refused = json.loads(shown.out)["recordings"]
+    assert found["recording"] == f"{tmp_path / 'study.mat'}, entry Remission/1"
+    assert found["windows"] == 8 and 0 < found["probability"] < 1
+    assert refused["recording"].endswith("entry Non_remission/1") and "1 s" in refused["refused"]
+
+
+def test_a_participants_recordings_count_by_their_windows(made, others, tmp_path):
+    """Two recordings of one participant: the mean over all windows, and the warnings name theirs."""
+    rows, folder, _ = others
+    path_of = {row.recording: folder / f"{row.recording}.edf" for row in rows}
+    long, short = (
+        rows[0],
+        replace(rows[1], participant=rows[0].participant, remission=rows[0].remission),
+    )
+    files = [
+        windows_of(long, path_of[long.recording], "both", tmp_path),
+        windows_of(short, path_of[short.recording], "both", tmp_path, scale=100.0, samples=2048),
+    ]
+    build_primary(files, tmp_path / "both.parquet", cohort="both", channels=list(CHANNELS))
+    alone = []
+    for name, row, options in (("a", long, {}), ("b", short, {"scale": 100.0, "samples": 2048})):
+        corpus = dataset_of([row], tmp_path, name, lambda r: path_of[r.recording], **options)
+        alone += made.predict(corpus).values()
+    (found,) = made.predict(tmp_path / "both.parquet").values()
+    used = [one.windows_used for one in alone]
+    assert used[0] > used[1] > 0 and found.windows_used == sum(used)
+    expected = np.average([one.raw for one in alone], weights=used)
+    assert found.raw == pytest.approx(expected, abs=1e-9)
+    assert found.recordings == (long.recording, short.recording)
+    assert any(text.startswith(f"{short.recording}: amplitude outside") for text in found.warnings)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -446,12 +446,12 @@ def _prediction(
 def notice(head: Mapping[str, Any]) -> list[str]:
     """What has to be said with every prediction of a head, one line each."""
     auc, people = head["evaluation"]["auc"], head["participants"]
-    shown = "not defined" if auc["value"] is None else f"{auc['value']:.2f}"
+    figure = "not defined" if auc["value"] is None else f"{auc['value']:.2f}"
     if auc["low"] is not None and auc["high"] is not None:
-        shown += f" [{auc['low']:.2f}, {auc['high']:.2f}]"
+        figure += f" [{auc['low']:.2f}, {auc['high']:.2f}]"
     p = head["evaluation"]["permutation_p"]
     lines = [
-        f"{head['model']}: AUC {shown} for {head['label']} on people it was not fitted on"
+        f"{head['model']}: AUC {figure} for {head['label']} on people it was not fitted on"
         + ("" if p is None else f", permutation p {p:.3g}")
         + f"; head fitted on {people['n']} participants, {people['n_positive']} of class 1.",
         f"Calibration: {head['calibration']['how']}.",
@@ -561,53 +561,64 @@ def backbone_of(name: ModelName, root: Path) -> Path:
     return drop_in if drop_in.exists() else root / naming.path("pretrained", model=str(name))
 
 
-def predict_file(
-    path: Path,
+def recordings_in(path: Path, options: ReaderOptions) -> list[SheetRow]:
+    """The recordings in a file, one for most; raises :class:`RemitError` for one nobody reads."""
+    reader = find_reader(path)
+    entries = [one.name for one in reader.entries(path, options)] if reader.entries else [None]
+    return [
+        SheetRow(name, name, str(path), entry)
+        for entry in entries
+        for name in [_as_id(path.stem if entry is None else f"{path.stem}-{entry}")]
+    ]
+
+
+def shown(row: SheetRow) -> str:
+    """A recording of a file, for a person."""
+    return row.path if row.entry is None else f"{row.path}, entry {row.entry}"
+
+
+def predict_recording(
+    row: SheetRow,
     *,
     head: Mapping[str, Any],
     head_file: Path,
     backbone: Path,
     options: ReaderOptions,
     execution: Execution,
-) -> Iterator[tuple[str, Prediction]]:
-    """Predict each recording in a file: its name with the prediction.
+) -> Prediction:
+    """Predict one of :func:`recordings_in`.
 
-    The recording goes through the chain of the head's dataset, by the settings that stand in the head's
-    file. Raises :class:`RemitError` for a file that cannot be read, that lacks an electrode, that is
+    It goes through the chain of the head's dataset, by the settings that stand in the head's file.
+    Raises :class:`RemitError` for a recording that cannot be read, that lacks an electrode, that is
     shorter than a window, or whose unit or rate cannot be made the model's.
     """
-    reader = find_reader(path)
-    entries = [one.name for one in reader.entries(path, options)] if reader.entries else [None]
     chain = head["signal"]["preprocessing"]
-    for entry in entries:
-        shown = str(path) if entry is None else f"{path}, entry {entry}"
-        row = SheetRow(_as_id(path.stem), _as_id(path.stem), str(path), entry)
-        with TemporaryDirectory(prefix="remit-predict-") as folder:
-            file = Path(folder) / "windows.parquet"
-            try:
-                recording = read_recording(row, options)
-                windows = preprocess(
-                    recording, Preprocessing.model_validate(chain), head["signal"]["channels"]
-                )
-                write_windows(
-                    file,
-                    windows,
-                    recording=recording,
-                    remission=None,
-                    cohort="",  # nobody's, so that no participant is taken for another of this name
-                    settings={"preprocessing": chain},
-                )
-            except RemitError as error:
-                known = str(error).startswith(str(path))
-                raise RemitError(str(error) if known else f"{shown}: {error}") from None
-            (found,) = predict(
-                head=head,
-                head_file=head_file,
-                backbone=backbone,
-                dataset=open_dataset(file),
-                execution=execution,
+    with TemporaryDirectory(prefix="remit-predict-") as folder:
+        file = Path(folder) / "windows.parquet"
+        try:
+            recording = read_recording(row, options)
+            windows = preprocess(
+                recording, Preprocessing.model_validate(chain), head["signal"]["channels"]
             )
-        yield shown, found
+            write_windows(
+                file,
+                windows,
+                recording=recording,
+                remission=None,
+                cohort="",  # nobody's, so that no participant is taken for another of this name
+                settings={"preprocessing": chain},
+            )
+        except RemitError as error:
+            known = str(error).startswith(row.path)
+            raise RemitError(str(error) if known else f"{shown(row)}: {error}") from None
+        (found,) = predict(
+            head=head,
+            head_file=head_file,
+            backbone=backbone,
+            dataset=open_dataset(file),
+            execution=execution,
+        )
+    return found
 
 
 def _as_id(text: str) -> str:
@@ -615,8 +626,8 @@ def _as_id(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", text).lstrip("-_")[: naming.ID_MAX_LENGTH] or "recording"
 
 
-def line_of(shown: str, one: Prediction, head: Mapping[str, Any]) -> str:
-    """A prediction as one line of text."""
+def line_of(row: SheetRow, one: Prediction, head: Mapping[str, Any]) -> str:
+    """A recording's prediction as one line of text."""
     people, threshold = head["participants"], head["readout"]["threshold"]
     if one.raw is None or one.probability is None:
         said = "no probability"
@@ -627,17 +638,17 @@ def line_of(shown: str, one: Prediction, head: Mapping[str, Any]) -> str:
             f"threshold {threshold:.2f}; prevalence {people['n_positive']} of {people['n']})"
         )
     warned = "".join(f"; WARNING: {text}" for text in one.warnings)
-    return f"{shown}: {said}; {one.quality}{warned}"
+    return f"{shown(row)}: {said}; {one.quality}{warned}"
 
 
-def plain(shown: str, one: Prediction, head: Mapping[str, Any]) -> dict[str, Any]:
-    """A prediction as plain values."""
+def plain(row: SheetRow, one: Prediction, head: Mapping[str, Any]) -> dict[str, Any]:
+    """A recording's prediction as plain values."""
     reference, novelty = head["reference"], one.novelty
     names = [f"{f}_{c}" for f in reference["figures"] for c in reference["channels"]]
     z = [float(value) if math.isfinite(value) else None for value in novelty.z_GC.ravel()]
     outside = novelty.outside_GC.ravel().tolist()
     return {
-        "recording": shown,
+        "recording": shown(row),
         "probability": one.probability,
         "probability_raw": one.raw,
         "decision": one.decision,
