@@ -306,6 +306,13 @@ def test_the_table_has_a_row_per_model_and_candidate(make_report, save, tmp_path
         for key in ("auc", "brier"):
             for edge, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
                 assert abs(float(row[key + suffix]) - entry["figures"][key][edge]) <= 5.1e-5
+        difference = {each["name"]: each["auc"] for each in report["comparisons"]}.get(
+            entry["name"]
+        )
+        for edge, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+            cell = row["auc_model_minus_this" + suffix]
+            told = "" if difference is None else f"{difference[edge]:.4f}"
+            assert cell == told and (cell == "") == (entry["kind"] == "model")
         assert float(row["permutation_p"]) == pytest.approx(entry["permutation"]["p"], abs=1e-6)
     reaching = [row["candidate"] for row in rows if row["reaches_the_model"] == "true"]
     assert reaching == [LENGTH]
