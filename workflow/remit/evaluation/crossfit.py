@@ -7,7 +7,8 @@ fitted on one row per participant, the mean over their windows; their probabilit
 their windows' probabilities. Then the same again, whole, for each permutation of the labels.
 
 The labels of a fold's test part cannot leak: tables hold no labels, and all that fits is given the
-labels of the other participants alone (:func:`_test_fold` never sees the rest).
+labels of the other participants alone (:func:`_test_fold` never sees the rest); besides, the prevalence
+of the whole cohort, one number, to which every fold's probabilities are brought.
 
 What the permutations share is what no label enters: the folds (stratified by the true labels, the inner
 ones too), the medians, the scale and the directions in which the participants differ. A permuted fit may
@@ -287,10 +288,34 @@ def _heads(
     return *fit_each(own_STX, label_ST, strength_S), chosen_SX
 
 
+def _shift(label_ST: np.ndarray, prevalence_S: np.ndarray | None) -> np.ndarray:
+    """What makes logits those of a prevalence other than that of the labels which fitted them, [S].
+
+    0 where those who fit have one class only, or without a prevalence.
+    """
+    if prevalence_S is None:
+        return np.zeros(len(label_ST))
+    own_S = label_ST.mean(1)
+    both_S = (own_S > 0) & (own_S < 1) & (prevalence_S > 0) & (prevalence_S < 1)
+    own_S, asked_S = np.where(both_S, own_S, 0.5), np.where(both_S, prevalence_S, 0.5)
+    shift_S: np.ndarray = np.log(asked_S / (1 - asked_S)) - np.log(own_S / (1 - own_S))
+    return shift_S
+
+
 def _predict(
-    design: _Design, label_ST: np.ndarray, strength_LS: np.ndarray, select: int | None
+    design: _Design,
+    label_ST: np.ndarray,
+    strength_LS: np.ndarray,
+    select: int | None,
+    prevalence_S: np.ndarray | None,
 ) -> np.ndarray:
-    """Probabilities [L, S, H] of the held out, by heads fitted with the labels of those who fit."""
+    """Probabilities [L, S, H] of the held out, by heads fitted with the labels of those who fit.
+
+    A fold that tests more of one class fits on fewer of it. So that probabilities of all folds can be
+    looked at together, each head's intercept is moved from its own prevalence to one for all,
+    ``prevalence_S``.
+    """
+    shift_S = np.tile(_shift(label_ST, prevalence_S), len(strength_LS))
     score_MR = design.basis.score(design.window_MY)
     sets_ST, strength_S = np.tile(label_ST, (len(strength_LS), 1)), strength_LS.reshape(-1)
     probability_SH = np.empty((len(sets_ST), len(design.held_out)))
@@ -304,7 +329,8 @@ def _predict(
             if chosen_SX is None
             else np.einsum("msx,sx->ms", design.window_MY[:, chosen_SX], coefficients)
         )
-        probability_SH[part] = (design.mean_HM @ sigmoid(logit_MS + intercept_S)).T
+        moved_MS = logit_MS + (intercept_S + shift_S[part])
+        probability_SH[part] = (design.mean_HM @ sigmoid(moved_MS)).T
     return probability_SH.round(_DECIMALS).reshape(*strength_LS.shape, -1)
 
 
@@ -335,7 +361,9 @@ def _tune(
     probability_LST = np.empty((*strength_LS.shape, len(fit)))
     for design in inner:
         seen, out = np.isin(fit, design.fit), np.isin(fit, design.held_out)
-        probability_LST[..., out] = _predict(design, label_ST[:, seen], strength_LS, options.select)
+        probability_LST[..., out] = _predict(
+            design, label_ST[:, seen], strength_LS, options.select, label_ST.mean(1)
+        )
     right_LST = np.where(label_ST == 1, probability_LST, 1 - probability_LST)
     loss_LS = -np.log(np.clip(right_LST, _SMALLEST, 1.0)).mean(2)
     best_S = loss_LS.round(_DECIMALS).argmin(0)
@@ -345,10 +373,12 @@ def _tune(
 def best_threshold(probability_P: np.ndarray, label_P: np.ndarray) -> float:
     """Where "yes from here on" has the largest balanced accuracy; the nearest to 0.5 of equal ones.
 
-    It lies at 0.5, or half-way between two neighbouring probabilities (or one of them and 0 or 1).
+    It lies at 0.5, half-way between two neighbouring probabilities (or one of them and 0 or 1), or at 0 or
+    just above 1.
     """
     edge = np.unique(np.concatenate([[0.0, 1.0], probability_P]))
-    candidate_C = np.unique(np.append((edge[:-1] + edge[1:]) / 2, THRESHOLD))
+    ends = [0.0, THRESHOLD, np.nextafter(1, 2)]  # everybody, and nobody, where one stands at 0 or 1
+    candidate_C = np.unique(np.append((edge[:-1] + edge[1:]) / 2, ends))
     yes_CP = probability_P >= candidate_C[:, None]
     one_P = label_P == 1
     balanced_C = (yes_CP[:, one_P].mean(1) + (~yes_CP[:, ~one_P]).mean(1)) / 2
@@ -364,6 +394,7 @@ def _test_fold(
     label_ST: np.ndarray,
     key: str,
     options: Options,
+    prevalence: float | None,
 ) -> tuple[np.ndarray, float, float]:
     """Probabilities [S, H] of the held out; strength and threshold of the true labels.
 
@@ -374,6 +405,8 @@ def _test_fold(
         label_ST: of those who fit; nobody else's are here.
         key: of the inner folds.
         options: what is fitted how.
+        prevalence: of class 1, that the probabilities are of: the one thing known of everybody's labels,
+            and the same for all of them; None for that of those who fit.
     """
     design = _design(rows, fit, held_out)
     inner = _inner(rows, fit, names, label_ST[0], key, options.inner_folds)
@@ -382,7 +415,8 @@ def _test_fold(
     for part in (label_ST[:1], label_ST[1:]):
         if len(part):
             tuned.append(_tune(inner, fit, part, options))
-            found.append(_predict(design, part, tuned[-1][0][None], options.select)[0])
+            asked_S = None if prevalence is None else np.full(len(part), prevalence)
+            found.append(_predict(design, part, tuned[-1][0][None], options.select, asked_S)[0])
     return np.concatenate(found), float(tuned[0][0][0]), tuned[0][1]
 
 
@@ -426,6 +460,7 @@ def crossfit(table: Table, folds: Folds, options: Options, label_SP: np.ndarray)
                 label_SP[:, fit],
                 f"{options.seed}:{repeat}:{fold}",
                 options,
+                float(folds.label_P.mean()),
             )
     auc_S = np.array(
         [
@@ -472,7 +507,7 @@ def leave_one_out(table: Table, labels: Mapping[str, int], options: Options) -> 
             rows = _rows(table, names, NO_FOLD, int(left), seen)
             key = f"{options.seed}:leave out:{left}"
             probability_SH, _, threshold_P[left] = _test_fold(
-                rows, fit, everybody[left : left + 1], seen, label_P[None, fit], key, options
+                rows, fit, everybody[left : left + 1], seen, label_P[None, fit], key, options, None
             )
             probability_P[left] = probability_SH[0, 0]
     pooled = comparisons(probability_P[None], np.zeros((1, len(names)), dtype=int))
