@@ -52,6 +52,7 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "features": ("evaluation/features.py",),
     "evaluate": (
         "evaluation/candidates.py",
+        "evaluation/convolutional.py",
         "evaluation/crossfit.py",
         "evaluation/estimates.py",
         "evaluation/power.py",
@@ -521,6 +522,12 @@ class Plan:
             evaluation=self.config.evaluation.model_dump(mode="json"),
             label=self._label_text(),
         )
+
+    @property
+    def evaluate_runtime_min(self) -> int:
+        """Minutes that an evaluation may take: those of a training where it holds one."""
+        slow = self.config.evaluation.convolutional
+        return self.config.execution.training_runtime_min if slow else 60
 
     def report_settings(self) -> str:
         """What `remit report` and `remit compare` are given."""
