@@ -616,8 +616,6 @@ class Evaluation(Settings):
     """Also compare with a small convolutional network (EEGNet) trained from scratch in every fold of the
     first 3 repeats at most. Slow, up to minutes for each fold; it needs the extra `convolutional` to be
     installed."""
-    finetuned: bool = False
-    """Also compare with the backbone fine-tuned in full in every fold. Slow."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of folds, shuffled labels, resamples and random weights."""
 
