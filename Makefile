@@ -47,7 +47,7 @@ bench: env
 bench-engine: env
 	$(BIN)/python tests/benchmarks/engine.py
 
-# Simulated cohorts whose truth is known; about half an hour of one core.
+# Simulated cohorts whose truth is known; about half an hour of two quiet cores; see --repeats.
 bench-statistics: env
 	$(BIN)/python tests/benchmarks/statistics.py
 

@@ -229,7 +229,7 @@ def of_one_confound(kind: str, carried: bool, repeats: int, number: int) -> dict
     if "noisy" in kind:
         rank_P = np.argsort(np.argsort(1.5 * label_P + rng.standard_normal(people)))
     if "middle" in kind:
-        rank_P = (rank_P + N1) % people
+        rank_P = (rank_P - N1) % people  # class 1 ranks 14 to 20 of 21
     nuisance_P = value_P[rank_P]
     model_PX = np.zeros((people, COLUMNS))
     if carried:

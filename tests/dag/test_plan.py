@@ -629,6 +629,54 @@ def test_held_out_with_the_own_cohort_in_pretraining_is_refused_before_any_job(t
     assert "pretraining would see the cohort" in line and "own_cohort: false" in line
 
 
+# Prediction -------------------------------------------------------------------------------------
+
+
+def new_cohort(folder, **others):
+    """A cohort to evaluate, and one of two people to predict."""
+    config = overlay(folder, cohort="mine", evaluation={"repeats": 1})
+    values = yaml.safe_load(config.read_text())
+    values["cohorts"]["mine"] = values["cohorts"].pop("simulated")
+    values["cohorts"]["new"] = {"simulate": {"participants": 2, "seed": 8}, **others}
+    config.write_text(yaml.safe_dump(values))
+    return config
+
+
+def test_predictions_of_a_new_cohort_take_the_evaluation_and_one_backbone_more(tmp_path):
+    """The folds' backbones for the figures, and one of everybody for the head."""
+    target = f"results/predictions/{MODEL}/new.parquet"
+    jobs, _ = plan(tmp_path, target, config=new_cohort(tmp_path))
+    both = {"simulate": PEOPLE + 2, "windows": PEOPLE + 2, "cohort_sheet": 2, "corpus": 1}
+    one = {"split": 1, "pretrain": 1, "embed": 1, "head": 1, "predict_new": 1}
+    assert jobs == DATA | BESIDE | per_fold(FOLDS) | both | one
+
+
+def test_predictions_with_a_backbone_from_elsewhere_pretrain_nothing(tmp_path):
+    (tmp_path / "resources/pretrained").mkdir(parents=True)
+    (tmp_path / f"resources/pretrained/{MODEL}.pt").write_text("weights")
+    target = f"results/evaluation/{MODEL}/head.json"
+    jobs, _ = plan(tmp_path, target, config=new_cohort(tmp_path))
+    assert jobs == DATA | BESIDE | {"embed": 1, "head": 1}
+
+
+@pytest.mark.parametrize(
+    ("cohort", "others", "says"),
+    [
+        ("mine", {}, f"stand in {REPORT}, candidates, predictions"),
+        (
+            "new",
+            {"channels": ["AF7", "AF8"]},
+            "cohorts.new.channels is AF7, AF8; expected AF7, AF8,",
+        ),
+        ("nwe", {}, "cohort 'nwe' is not in the configuration"),
+    ],
+)
+def test_predictions_that_mean_nothing_are_refused_before_any_job(tmp_path, cohort, others, says):
+    config = new_cohort(tmp_path, **others)
+    target = f"results/predictions/{MODEL}/{cohort}.parquet"
+    assert says in one_line_error(snakemake("-n", target, cwd=tmp_path, config=config))
+
+
 def test_lint_and_graph_are_clean(tmp_path):
     assert "good condition" in snakemake("--lint", cwd=ROOT).stdout
     graph = snakemake("--rulegraph", cwd=tmp_path, config=overlay(tmp_path))
@@ -636,3 +684,17 @@ def test_lint_and_graph_are_clean(tmp_path):
     assert '"pretrain"' in graph.stdout
     drawn = re.findall(r">(\w+)</text>", (ROOT / "docs/dag.svg").read_text())
     assert sorted(drawn) == sorted(re.findall(r'label = "(\w+)"', graph.stdout)), "run make dag"
+
+
+def test_a_page_and_a_card_follow_an_evaluation(tmp_path):
+    folder = f"results/evaluation/{MODEL}"
+    config = overlay(tmp_path, evaluation={"repeats": 1, "pretraining": "transductive"})
+    jobs, _ = plan(tmp_path, f"{folder}/report.html", f"{folder}/model_card.md", config=config)
+    assert (
+        jobs["evaluate"] == jobs["evaluation_page"] == jobs["model_card"] == jobs["pretrain"] == 1
+    )
+    assert "evaluation_table" not in jobs
+    # The card is of the backbone that goes by the name, which the folds' backbones are not.
+    config = overlay(tmp_path, evaluation={"repeats": 1})
+    jobs, _ = plan(tmp_path, f"{folder}/model_card.md", config=config)
+    assert jobs["pretrain"] == jobs["model_card"] == 1 and jobs["pretrain_fold"] == FOLDS

@@ -175,10 +175,8 @@ def _label(args: argparse.Namespace) -> Any:
 
 
 def _cohort_scan(args: argparse.Namespace) -> None:
-    from remit.recordings import units
     from remit.recordings.bids import find_layout
     from remit.recordings.cohort import write_sheet
-    from remit.recordings.registry import ReaderOptions
     from remit.recordings.scan import Wanted, scan
 
     if args.config is not None and os.path.lexists(args.config):
@@ -193,21 +191,16 @@ def _cohort_scan(args: argparse.Namespace) -> None:
             f"--tasks, --sessions and --runs are for BIDS, and {args.root} is layout '{layout}'; "
             "expected layout 'bids', whose file names say them; leave them out."
         )
-    if args.sampling_rate is not None and not 0 < args.sampling_rate < math.inf:
-        raise RemitError(
-            f"--sampling-rate is {args.sampling_rate:g}; expected a positive number of Hz."
-        )
-    if args.units is not None and units.parse(args.units) is None:
-        raise RemitError(
-            f"--units is '{args.units}'; expected uV, mV, V, nV or the microvolts of one count, such "
-            "as '0.02235 uV'; correct it."
-        )
-    names = _channel_names(args.channel_names)
-    options = ReaderOptions(args.sampling_rate, names, args.units, args.allow_truncated)
+    options = _reader_options(args)
     label = _label(args)
     found = scan(args.root, layout, label, args.covariates, args.require_label, options, wanted)
     rows = [
-        replace(row, sampling_rate=args.sampling_rate, channel_names=names, units=args.units)
+        replace(
+            row,
+            sampling_rate=options.sampling_rate,
+            channel_names=options.channel_names,
+            units=options.units,
+        )
         for row in found.rows
     ]
     for name, why in found.skipped:
@@ -225,6 +218,24 @@ def _cohort_scan(args: argparse.Namespace) -> None:
         f"{len(found.skipped)} left out, layout '{layout}' -> {args.output}"
     )
     _say_what_is_next(args, rows, options)
+
+
+def _reader_options(args: argparse.Namespace) -> ReaderOptions:
+    """What the command line says of files; raises :class:`RemitError` for what makes no sense."""
+    from remit.recordings import units
+    from remit.recordings.registry import ReaderOptions
+
+    if args.sampling_rate is not None and not 0 < args.sampling_rate < math.inf:
+        raise RemitError(
+            f"--sampling-rate is {args.sampling_rate:g}; expected a positive number of Hz."
+        )
+    if args.units is not None and units.parse(args.units) is None:
+        raise RemitError(
+            f"--units is '{args.units}'; expected uV, mV, V, nV or the microvolts of one count, such "
+            "as '0.02235 uV'; correct it."
+        )
+    names = _channel_names(args.channel_names)
+    return ReaderOptions(args.sampling_rate, names, args.units, args.allow_truncated)
 
 
 def _channel_names(given: Sequence[str]) -> tuple[str, ...] | None:
@@ -566,6 +577,104 @@ def _evaluation_table(args: argparse.Namespace) -> None:
     log(f"{len(args.reports)} evaluations -> {args.table}")
 
 
+def _evaluation_page(args: argparse.Namespace) -> None:
+    from remit.report.evaluation import write_page
+
+    write_page(report=args.report, page=args.page)
+    log(f"wrote {args.page}")
+
+
+def _model_card(args: argparse.Namespace) -> None:
+    from remit.report.model_card import write_model_card
+
+    write_model_card(
+        report=args.report,
+        backbone=args.backbone,
+        primary=args.primary,
+        sheet=args.sheet,
+        card=args.card,
+    )
+    log(f"wrote {args.card}; look for '[to be written' in it")
+
+
+def _head(args: argparse.Namespace) -> None:
+    from remit import naming
+    from remit.evaluation.predict import HeadSettings, fit_head
+
+    fit_head(
+        name=naming.model_of_path("head", args.output),
+        settings=_settings(HeadSettings, args.settings),
+        embeddings=args.embeddings,
+        primary=args.primary,
+        folds=args.folds,
+        report=args.report,
+        output=args.output,
+        log=log,
+    )
+
+
+def _predict_cohort(args: argparse.Namespace) -> None:
+    from remit import naming
+    from remit.evaluation.predict import predict_cohort
+
+    predict_cohort(
+        name=naming.model_of_path("predictions_new", args.output),
+        cohort=args.settings["cohort"],
+        result_version=args.settings["result_version"],
+        head=args.head,
+        backbone=args.backbone,
+        corpus=args.corpus,
+        output=args.output,
+        execution=_execution(args.execution),
+        log=log,
+    )
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from remit import naming
+    from remit.evaluation import predict
+
+    name = naming.ModelName.parse(args.model)
+    options = _reader_options(args)
+    head_file = args.root / naming.path("head", model=str(name))
+    head = predict.read_head(head_file, name)
+    execution = _execution(args.execution)
+    notice = predict.notice(head)
+    if not args.json:
+        print("\n".join(notice), flush=True)
+    files: dict[str, Any] = {
+        "head": head,
+        "head_file": head_file,
+        "backbone": predict.backbone_of(name, args.root),
+    }
+    found: list[dict[str, Any]] = []
+
+    def refuse(recording: str, error: RemitError) -> None:  # the others are still wanted
+        found.append({"recording": recording, "refused": str(error)})
+        _complain(str(error), 1)
+
+    for path in args.recordings:
+        try:
+            rows = predict.recordings_in(path, options)
+        except RemitError as error:
+            refuse(str(path), error)
+            continue
+        for row in rows:
+            try:
+                one = predict.predict_recording(row, options=options, execution=execution, **files)
+            except RemitError as error:
+                refuse(predict.shown(row), error)
+                continue
+            found.append(predict.plain(row, one, head))
+            if not args.json:
+                print(predict.line_of(row, one, head), flush=True)
+    if args.json:
+        whole = {"model": str(name), "notice": notice, "recordings": found}
+        print(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+    if any("refused" in each for each in found):
+        sys.exit(1)
+
+
 def _report(args: argparse.Namespace) -> None:
     from remit.report.model_report import write_report
 
@@ -606,6 +715,22 @@ def _config(args: argparse.Namespace) -> None:
                 f"{file} is not what the settings' model gives; expected the generated text; run "
                 "'remit config'."
             )
+
+
+def _add_reader_options(command: argparse.ArgumentParser) -> None:
+    """What a person says of files that do not say it themselves; :func:`_reader_options` reads it."""
+    command.add_argument(
+        "--sampling-rate", type=float, metavar="HZ", help="of files that do not state it"
+    )
+    command.add_argument(
+        "--channel-names", nargs="+", default=[], metavar="NAME", help="of files without, in order"
+    )
+    command.add_argument(
+        "--allow-truncated",
+        action="store_true",
+        help="take files that hold less than they promise",
+    )
+    command.add_argument("--units", help="of files that do not state them: uV, mV, V, '0.02235 uV'")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -721,21 +846,10 @@ def _parser() -> argparse.ArgumentParser:
     ):
         names = [option, "--covariate"] if option == "--covariates" else [option]
         scan.add_argument(*names, nargs="+", action="extend", default=[], metavar="NAME", help=text)
-    scan.add_argument(
-        "--sampling-rate", type=float, metavar="HZ", help="of files that do not state it"
-    )
-    scan.add_argument(
-        "--channel-names", nargs="+", default=[], metavar="NAME", help="of files without, in order"
-    )
-    scan.add_argument(
-        "--allow-truncated",
-        action="store_true",
-        help="take files that hold less than they promise; the configuration says so too",
-    )
+    _add_reader_options(scan)
     scan.add_argument(
         "--config", type=Path, metavar="FILE", help="write a configuration for the sheet as well"
     )
-    scan.add_argument("--units", help="of files that do not state them: uV, mV, V, '0.02235 uV'")
 
     stage(
         "windows",
@@ -851,14 +965,67 @@ def _parser() -> argparse.ArgumentParser:
         "output",
     )
     evaluating.add_argument("--embeddings", type=Path, nargs="+", required=True, metavar="FILE")
+    stage(
+        "evaluation-page",
+        _evaluation_page,
+        "Write the page of one model's evaluation.",
+        "report",
+        "page",
+    )
+    stage(
+        "model-card",
+        _model_card,
+        "Write a model's card: what TRIPOD+AI asks for, as far as the files know it.",
+        "report",
+        "backbone",
+        "primary",
+        "sheet",
+        "card",
+    )
     tabling = stage(
         "evaluation-table",
         _evaluation_table,
         "Put the evaluations of several models into one table.",
         "table",
-        settings=False,
     )
     tabling.add_argument("--reports", type=Path, nargs="+", required=True, metavar="FILE")
+    stage(
+        "head",
+        _head,
+        "Fit the head on everybody with a label, for people to come.",
+        "embeddings",
+        "primary",
+        "folds",
+        "report",
+        "output",
+    )
+    stage(
+        "predict-cohort",
+        _predict_cohort,
+        "Predict the participants of a cohort that the head was not fitted on.",
+        "head",
+        "backbone",
+        "corpus",
+        "output",
+        execution=True,
+    )
+    predicting = add(
+        commands,
+        "predict",
+        _predict,
+        "Predict single recordings, and say when not to believe it.",
+        "remit predict --model mamba2_eeg_d256_l2_m20_mae new.edf",
+    )
+    predicting.add_argument("recordings", type=Path, nargs="+", metavar="RECORDING")
+    predicting.add_argument("--model", required=True, metavar="NAME")
+    predicting.add_argument(
+        "--root", type=Path, default=Path(), help="where results/ lies; here, if not given"
+    )
+    predicting.add_argument("--json", action="store_true", help="for machines")
+    _add_reader_options(predicting)
+    predicting.add_argument(
+        "--execution", type=_json, metavar="JSON", help="execution settings, or @file"
+    )
     reporting = stage(
         "report",
         _report,

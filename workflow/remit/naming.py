@@ -256,6 +256,7 @@ PATTERNS: dict[str, str] = {
     "evaluation": "results/evaluation/{model}/report.json",
     "evaluation_page": "results/evaluation/{model}/report.html",
     "model_card": "results/evaluation/{model}/model_card.md",
+    "head": "results/evaluation/{model}/head.json",
     "evaluation_table": "results/evaluation/table.tsv",
     "predictions_new": "results/predictions/{model}/{cohort}.parquet",
     "test_reads": "results/test_reads.tsv",

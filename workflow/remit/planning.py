@@ -58,7 +58,16 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
         "evaluation/power.py",
         "evaluation/evaluate.py",
     ),
+    "evaluation_page": ("report/evaluation.py",),
+    "model_card": ("report/evaluation.py", "report/model_card.py"),
     "report": ("report/model_report.py",),
+    "head": ("evaluation/crossfit.py", "evaluation/predict.py"),
+    "predict": (
+        "dataset/sequences.py",
+        "nn/encoder.py",
+        "training/embed.py",
+        "evaluation/predict.py",
+    ),
 }
 
 
@@ -72,6 +81,8 @@ _OF_EVALUATION = (
     "evaluation_page",
     "model_card",
     "evaluation_table",
+    "head",
+    "predictions_new",
 )
 
 
@@ -164,6 +175,8 @@ class Plan:
                     )
             if "cohort" in values and kind != "predictions":
                 self.cohort(values["cohort"])
+            if kind == "predictions_new":
+                self._check_new(target, values["cohort"], models[0])
             named = self.config.dataset_of(values["cohort"]) if kind == "corpus" else self.dataset
             if values.get("dataset", named) != named:
                 raise RemitError(
@@ -181,6 +194,8 @@ class Plan:
         """Whether making this for a model takes the one split of the dataset."""
         if kind in ("embeddings_random", "embeddings_fold", "pretrained_fold"):
             return False
+        if kind in ("model_card", "head", "predictions_new"):  # of the one backbone of that name
+            return self.pretrained_here(model)
         return kind not in _OF_EVALUATION or self.embeddings(model) == [
             naming.path("embeddings", model=model)
         ]
@@ -200,6 +215,23 @@ class Plan:
                 "that is evaluated; expected a backbone of other cohorts; set pretraining.own_cohort: false "
                 "with pretraining.extra_cohorts, or put one into resources/pretrained/."
             )
+
+    def _check_new(self, target: str, cohort: str, model: str) -> None:
+        """Refuse predictions of the cohort that is evaluated, and of one with other electrodes."""
+        if cohort == self.config.cohort:
+            raise RemitError(
+                f"target {target}: cohort '{cohort}' is the one that the head is fitted on; expected "
+                "another, for its own probabilities would be no predictions; those by fits without each "
+                f"participant stand in {naming.path('evaluation', model=model)}, candidates, predictions."
+            )
+        channels = self.config.channels_of(cohort)
+        if channels != self.config.channels:
+            raise RemitError(
+                f"target {target}: cohorts.{cohort}.channels is {', '.join(channels)}; expected "
+                f"{', '.join(self.config.channels)}, which {model} is made for; remove that setting, or "
+                "predict with a model of these electrodes."
+            )
+        check_channels(channels, self.config.preprocessing.reference, "channels")
 
     @property
     def num_folds(self) -> int:
@@ -528,6 +560,22 @@ class Plan:
         """Minutes that an evaluation may take: those of a training where it holds one."""
         slow = self.config.evaluation.convolutional
         return self.config.execution.training_runtime_min if slow else 60
+
+    def evaluation_page_settings(self) -> str:
+        """What `remit evaluation-page` and `remit evaluation-table` are given."""
+        return self._settings("evaluation_page")
+
+    def model_card_settings(self) -> str:
+        """What `remit model-card` is given."""
+        return self._settings("model_card")
+
+    def head_settings(self) -> str:
+        """What `remit head` is given."""
+        return self._settings("head", evaluation=self.config.evaluation.model_dump(mode="json"))
+
+    def predict_settings(self, cohort: str) -> str:
+        """What `remit predict-cohort` is given."""
+        return self._settings("predict", cohort=cohort)
 
     def report_settings(self) -> str:
         """What `remit report` and `remit compare` are given."""

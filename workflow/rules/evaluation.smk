@@ -195,5 +195,109 @@ rule evaluation_table:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        settings=PLAN.evaluation_page_settings(),
     shell:
-        "remit evaluation-table --reports {input:q} --table {output:q} 2>&1 | tee {log:q}"
+        "remit evaluation-table --settings {params.settings:q} --reports {input:q} --table {output:q} 2>&1 | tee {log:q}"
+
+
+rule evaluation_page:
+    input:
+        naming.PATTERNS["evaluation"],
+    output:
+        report(
+            naming.PATTERNS["evaluation_page"],
+            category="Models",
+            labels={"model": "{model}", "what": "evaluation"},
+            caption="../report/evaluation.rst",
+        ),
+    log:
+        "results/logs/evaluation_page/{model}.log",
+    benchmark:
+        "results/benchmarks/evaluation_page/{model}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=PLAN.evaluation_page_settings(),
+    shell:
+        "remit evaluation-page --settings {params.settings:q} --report {input:q} --page {output:q} 2>&1 | tee {log:q}"
+
+
+rule model_card:
+    input:
+        report=naming.PATTERNS["evaluation"],
+        backbone=lambda w: PLAN.backbone(w.model),
+        primary=naming.path("primary", dataset=PLAN.dataset),
+        sheet=naming.path("cohort_sheet", cohort=PLAN.config.cohort),
+    output:
+        report(
+            naming.PATTERNS["model_card"],
+            category="Models",
+            labels={"model": "{model}", "what": "model card"},
+            caption="../report/model_card.rst",
+        ),
+    log:
+        "results/logs/model_card/{model}.log",
+    benchmark:
+        "results/benchmarks/model_card/{model}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        settings=PLAN.model_card_settings(),
+    shell:
+        "remit model-card --settings {params.settings:q} --report {input.report:q} --backbone {input.backbone:q} --primary {input.primary:q} --sheet {input.sheet:q} --card {output:q} 2>&1 | tee {log:q}"
+
+
+rule head:
+    input:
+        embeddings=naming.PATTERNS["embeddings"],
+        primary=naming.path("primary", dataset=PLAN.dataset),
+        folds=naming.path("folds", dataset=PLAN.dataset),
+        report=naming.PATTERNS["evaluation"],
+    output:
+        naming.PATTERNS["head"],
+    log:
+        "results/logs/head/{model}.log",
+    benchmark:
+        "results/benchmarks/head/{model}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        settings=lambda w: PLAN.head_settings(),
+    shell:
+        "remit head --settings {params.settings:q} --embeddings {input.embeddings:q} --primary {input.primary:q} --folds {input.folds:q} --report {input.report:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule predict_new:
+    input:
+        head=naming.PATTERNS["head"],
+        backbone=lambda w: PLAN.backbone(w.model),
+        corpus=naming.pattern("corpus", dataset=PLAN.dataset),
+    output:
+        naming.PATTERNS["predictions_new"],
+    log:
+        "results/logs/predict/{model}/{cohort}.log",
+    benchmark:
+        "results/benchmarks/predict/{model}/{cohort}.tsv"
+    conda:
+        "../../envs/remit.yaml"
+    threads: PLAN.config.execution.training_threads
+    resources:
+        mem_mb=PLAN.config.execution.training_mem_mb,
+        runtime=60,
+    params:
+        settings=lambda w: PLAN.predict_settings(w.cohort),
+    shell:
+        "remit predict-cohort --settings {params.settings:q} --head {input.head:q} --backbone {input.backbone:q} --corpus {input.corpus:q} --output {output:q} 2>&1 | tee {log:q}"

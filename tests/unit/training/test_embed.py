@@ -20,11 +20,11 @@ from remit.training import checkpoint, embed, participants
 from remit.training.data import build_encoder, encoder_settings
 from tests.unit.training.conftest import (
     CHANNELS,
-    MODEL,
     NAME,
     PEOPLE,
     QUIET,
     RATE,
+    RULE_MODEL,
     SEQUENCES,
     make_dataset,
 )
@@ -43,7 +43,7 @@ KEYS = [
 def embedded(made, output, *, backbone, name=NAME, split=None, execution=QUIET, **settings):
     """What is written: the table, and what its metadata say."""
     lines = []
-    given = {"result_version": "t", "model": MODEL, "sequences": SEQUENCES, **settings}
+    given = {"result_version": "t", "model": RULE_MODEL, "sequences": SEQUENCES, **settings}
     embed.embed(
         name=name,
         settings=embed.EmbedSettings(**given),
@@ -75,7 +75,7 @@ def test_every_usable_window_is_the_mean_of_its_tokens(trained, tmp_path):
     assert 0 < len(good) < len(frame)
     assert table.select(KEYS).to_pandas().to_numpy().tolist() == good[KEYS].to_numpy().tolist()
     content = checkpoint.load(backbone, "pretrained")
-    encoder, _ = build_encoder(encoder_settings(MODEL, int(RATE / 2)), CHANNELS)
+    encoder, _ = build_encoder(encoder_settings(RULE_MODEL, int(RATE / 2), RATE), CHANNELS)
     encoder.load_state_dict(content["state_dict"])
     encoder.eval()
     found = rows_of(table)

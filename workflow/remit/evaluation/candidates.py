@@ -190,7 +190,7 @@ def covariates(rows: Sequence[SheetRow], cohort: Cohort) -> Table | Absent:
     """
     name = "covariates only"
     cells = _cells(rows, cohort)
-    others = {column: cells_P for column, cells_P in cells.items() if not _of_recording(column)}
+    others = {column: cells_P for column, cells_P in cells.items() if not of_recording(column)}
     columns, rows_PX, notes = _numbers(others, {})
     if not columns:
         why = "; ".join(notes) or "the cohort sheet has no columns beyond recordings and labels"
@@ -208,7 +208,7 @@ def date_or_site(rows: Sequence[SheetRow], cohort: Cohort) -> Table | Absent:
     name = "recording date or site only"
     chosen, dates = {}, {}
     for column, cells_P in _cells(rows, cohort).items():
-        words = _of_recording(column)
+        words = of_recording(column)
         if words & DATE_WORDS:
             dates[column] = [
                 [_days(column, cell, who) for cell in cells]
@@ -240,7 +240,7 @@ def words_of(column: str) -> set[str]:
     return set(re.findall(r"[a-z]+", apart.lower()))
 
 
-def _of_recording(column: str) -> set[str]:
+def of_recording(column: str) -> set[str]:
     """The words of a column's name that make it a date or a site of recording."""
     words = words_of(column)
     return set() if words & _BIRTH_WORDS else words & (DATE_WORDS | SITE_WORDS)

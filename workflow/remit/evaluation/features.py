@@ -249,7 +249,7 @@ class FeatureSet:
         density_WCF = self._spectrum(exact_WCS, exact_WCS).real
         bin_hz = self.rate / self.segment
         with np.errstate(divide="ignore", invalid="ignore"):  # of a flat window: NaN, below
-            power_WBC = self._by_band(density_WCF, np.sum) * bin_hz
+            power_WBC = self._power(density_WCF)
             log_WBC = np.log10(power_WBC)
             whole_WCF = density_WCF[..., self._whole]
             part_WCF = whole_WCF / whole_WCF.sum(axis=-1, keepdims=True)
@@ -289,6 +289,14 @@ class FeatureSet:
         rows_WX = np.concatenate([values.reshape(W, -1) for values in columns], axis=1)
         rows_WX[~np.isfinite(rows_WX)] = np.nan
         return rows_WX.astype(np.float32)
+
+    def power(self, signal_WCS: np.ndarray) -> np.ndarray:
+        """The power in each band alone, float64 µV² [W, B, C]; the columns ``power_`` are its log10."""
+        exact_WCS = signal_WCS.astype(np.float64)
+        return self._power(self._spectrum(exact_WCS, exact_WCS).real)
+
+    def _power(self, density_WCF: np.ndarray) -> np.ndarray:
+        return self._by_band(density_WCF, np.sum) * (self.rate / self.segment)
 
     def _spectrum(self, one_WXS: np.ndarray, other_WXS: np.ndarray) -> np.ndarray:
         """Welch's (cross-)spectral density, complex [W, X, F], of segments without their means."""

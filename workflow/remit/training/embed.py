@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from remit.config import Execution
+from remit.config import Execution, Sequences
 from remit.dataset.sequences import check_usable, index_sequences, load_sequences, unusable
 from remit.dataset.windows import INDEX_FIELDS, WindowsFile, encode_metadata, open_dataset
 from remit.errors import RemitError, some_of
@@ -120,8 +120,7 @@ def embed(
     with atomic_write(output) as temporary:
         out = _schema(encoder.settings.d_model).with_metadata(encode_metadata(said))
         with pq.ParquetWriter(temporary, out, compression="zstd", compression_level=3) as writer:
-            for some in _groups(dataset, people):
-                table = _table(encoder, dataset, some, settings, device, out)
+            for table in tables(encoder, dataset, people, settings.sequences, device):
                 writer.write_table(table)
                 rows += len(table)
     log(f"embed {name}: {rows} windows x {encoder.settings.d_model} -> {output}")
@@ -179,6 +178,19 @@ def _refuse_seen(test: Sequence[str], seen: Sequence[str], backbone: Path | None
         )
 
 
+def tables(
+    encoder: Encoder,
+    dataset: WindowsFile,
+    people: Sequence[str],
+    sequences: Sequences,
+    device: torch.device,
+) -> Iterator[pa.Table]:
+    """The rows of participants who have usable windows, as many people at a time as fit into memory."""
+    schema = _schema(encoder.settings.d_model)
+    for some in _groups(dataset, people):
+        yield _table(encoder, dataset, some, sequences, device, schema)
+
+
 def _groups(dataset: WindowsFile, people: Sequence[str]) -> Iterator[list[str]]:
     """The participants in their order, as many at a time as have SIGNAL_AT_ONCE of signal."""
     counts = dataset.frame()["Participant"].value_counts()
@@ -206,16 +218,16 @@ def _table(
     encoder: Encoder,
     dataset: WindowsFile,
     people: Sequence[str],
-    settings: EmbedSettings,
+    settings: Sequences,
     device: torch.device,
     schema: pa.Schema,
 ) -> pa.Table:
     """The rows of some participants."""
-    sequences = load_sequences(dataset, people, settings.sequences)
+    sequences = load_sequences(dataset, people, settings)
     # One sequence at a time on a CPU: the same bits whoever else is embedded.
     means_WD = window_means(encoder, sequences, device, together=device.type != "cpu")
     embedding_WD = means_WD.float().cpu().numpy()
-    rows_W = index_sequences(dataset, people, settings.sequences).row_W
+    rows_W = index_sequences(dataset, people, settings).row_W
     frame = dataset.frame().iloc[rows_W]
     columns = {key: pa.array(frame[key].to_numpy(), kind) for key, kind in KEYS}
     flat = pa.array(np.ascontiguousarray(embedding_WD).reshape(-1))
