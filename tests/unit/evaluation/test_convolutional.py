@@ -83,6 +83,29 @@ def test_a_participant_is_the_mean_over_their_good_windows_scaled_as_the_models(
     assert found.p_value is None and set(found.threshold_RK.flat) == {0.5}
 
 
+def test_faster_windows_are_thinned_without_what_would_alias(dataset, monkeypatch):
+    whole = module._windows(dataset, people(8))
+    assert whole.sampling_rate == 32.0
+    monkeypatch.setattr(module, "RATE_HZ", 16.0)  # 32 Hz is twice that
+    thinned = module._windows(dataset, people(8))
+    assert thinned.sampling_rate == 16.0 and np.array_equal(thinned.start_P, whole.start_P)
+    assert thinned.signal_NCS.shape == (*whole.signal_NCS.shape[:2], 32)
+    assert thinned.signal_NCS.dtype == torch.float32
+
+    def band(windows, low, high) -> np.ndarray:
+        """The spectrum inside the window, by a taper that lets its ends not matter."""
+        signal_NCS = windows.signal_NCS.double().numpy()
+        samples = signal_NCS.shape[2]
+        spectrum_NCF = np.fft.rfft(signal_NCS * np.hanning(samples + 1)[:-1]) / samples
+        hz_F = np.fft.rfftfreq(samples, 1 / windows.sampling_rate)
+        return spectrum_NCF[..., (hz_F >= low) & (hz_F <= high)]
+
+    kept, original = band(thinned, 2, 5), band(whole, 2, 5)
+    assert np.abs(kept - original).max() < 0.1 * np.abs(original).max()
+    plain = replace(whole, signal_NCS=whole.signal_NCS[..., ::2], sampling_rate=16.0)
+    assert np.abs(band(plain, 2, 5) - original).max() > 0.3 * np.abs(original).max()
+
+
 def test_what_tells_the_classes_apart_is_found_in_new_people(dataset, monkeypatch):
     monkeypatch.setattr(module, "STEPS", 60)
     monkeypatch.setattr(module, "LEARNING_RATE", 1e-2)
@@ -198,6 +221,13 @@ def test_eegnet_has_a_kernel_of_half_a_second_and_two_classes(dataset):
     assert kernels[0] == (1, 16)
     with torch.inference_mode():
         assert network(torch.zeros(3, 4, 64)).shape == (3, 2)
+
+
+def test_windows_too_short_for_eegnet_are_refused(dataset, monkeypatch):
+    pytest.importorskip("braindecode", reason="the extra 'convolutional' is not installed")
+    monkeypatch.setattr(module, "RATE_HZ", 8.0)
+    with pytest.raises(RemitError, match="windows of 16 samples .* expected at least 32"):
+        Convolutional(dataset)
 
 
 def test_eegnet_finds_an_oscillation_in_new_people(dataset, monkeypatch):

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scipy.signal import resample_poly
 from torch import nn
 from torch.nn import functional as F
 
@@ -42,8 +43,9 @@ BATCH = 32
 LEARNING_RATE = (
     1e-3  # Adam's, as in the paper; annealed to 0, so that the last step is the one to keep
 )
-# EEGNet averages over 4 and then 8 samples.
-FEWEST_SAMPLES = 32
+# EEGNet's sizes are in samples at this rate; what is faster is thinned to it, or the next one above.
+RATE_HZ = 128.0
+FEWEST_SAMPLES = 32  # it averages over 4 and then 8 of them
 
 # What a random draw is for; part of its seed.
 _WEIGHTS, _WINDOWS = 40, 41
@@ -83,6 +85,8 @@ class _Windows:
     signal_NCS: torch.Tensor
     start_P: np.ndarray
     """Where each participant's windows begin; P + 1 of them"""
+    sampling_rate: float
+    """Hz, after thinning"""
 
 
 class Convolutional:
@@ -100,8 +104,9 @@ class Convolutional:
     kind: Kind = "baseline"
     columns = None
     notes: ClassVar[tuple[str, ...]] = (
-        f"EEGNet (braindecode), {STEPS} steps of {BATCH} windows, every participant drawn as often, "
-        "classes not weighted; decisions at 0.5, for no inner folds are fitted",
+        f"EEGNet (braindecode), windows thinned towards {RATE_HZ:g} Hz, {STEPS} steps of {BATCH} windows, "
+        "every participant drawn as often, classes not weighted",
+        "decisions at 0.5, for no inner folds are fitted",
         f"trained in the first {MOST_REPEATS} repeats at most; the model's difference to it is of the same",
         "no permutations: no p value, and intervals without what a fit to other people would change",
     )
@@ -109,11 +114,11 @@ class Convolutional:
     def __init__(self, dataset: WindowsFile, build: Build | None = None) -> None:
         self.dataset = dataset
         self.build = build or eegnet()
-        samples = dataset.metadata["window_samples"]
+        samples = dataset.metadata["window_samples"] // _thinning(dataset)
         if build is None and samples < FEWEST_SAMPLES:
             raise RemitError(
-                f"{dataset.path}: windows of {samples} samples; evaluation.convolutional expected at least "
-                f"{FEWEST_SAMPLES}; set it to false, or make longer windows."
+                f"{dataset.path}: windows of {samples} samples for evaluation.convolutional; expected at "
+                f"least {FEWEST_SAMPLES}; set it to false, or make longer windows."
             )
 
     def crossfit(self, folds: Folds, *, seed: int, log: Callable[[str], None]) -> CrossFit:
@@ -166,7 +171,7 @@ class Convolutional:
         seed_all(seed, _WEIGHTS, repeat, fold)  # and dropout
         rng = np.random.default_rng([seed, _WINDOWS, repeat, fold])
         _, channels, samples = windows.signal_NCS.shape
-        network = self.build(channels, samples, self.dataset.sampling_rate).train()
+        network = self.build(channels, samples, windows.sampling_rate).train()
         optimiser = torch.optim.Adam(network.parameters(), LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
         count_T = np.diff(windows.start_P)[fit]
@@ -197,7 +202,7 @@ def _predict(network: nn.Module, windows: _Windows, held_out: np.ndarray) -> np.
 
 
 def _windows(dataset: WindowsFile, names: tuple[str, ...]) -> _Windows:
-    """The good windows of ``names``, in their order, scaled as the model's."""
+    """The good windows of ``names``, in their order, scaled as the model's, then thinned."""
     dataset.check_there(names)
     frame = dataset.frame()
     place = {name: number for number, name in enumerate(names)}
@@ -216,5 +221,14 @@ def _windows(dataset: WindowsFile, names: tuple[str, ...]) -> _Windows:
     for its in frame.groupby(["Participant", "recording"], sort=False).indices.values():
         row_R = torch.from_numpy(np.asarray(its))
         signal_NCS[row_R] = robust_scale(signal_NCS[row_R])
-    order = torch.from_numpy(np.argsort(owner_N, kind="stable"))
-    return _Windows(signal_NCS[order], np.concatenate([[0], np.cumsum(count_P)]))
+    order_N, every = np.argsort(owner_N, kind="stable"), _thinning(dataset)
+    thinned_NCS = signal_NCS.numpy()[order_N]
+    if every > 1:  # with a low-pass, for the chain's may lie above half of the new rate
+        thinned_NCS = np.ascontiguousarray(resample_poly(thinned_NCS, 1, every, axis=2))
+    start_P = np.concatenate([[0], np.cumsum(count_P)])
+    return _Windows(torch.from_numpy(thinned_NCS), start_P, dataset.sampling_rate / every)
+
+
+def _thinning(dataset: WindowsFile) -> int:
+    """One of how many samples is kept: the most that leave :data:`RATE_HZ`."""
+    return max(1, int(dataset.sampling_rate // RATE_HZ))
