@@ -613,10 +613,9 @@ class Evaluation(Settings):
     resamples: Annotated[int, Field(ge=100)] = 2000
     """Resamples of the bootstrap over participants, for the intervals."""
     convolutional: bool = False
-    """Also compare with a small convolutional network trained from scratch in every fold. Slow; it needs
-    the extra `convolutional` to be installed."""
-    finetuned: bool = False
-    """Also compare with the backbone fine-tuned in full in every fold. Slow."""
+    """Also compare with a small convolutional network (EEGNet) trained from scratch in every fold of the
+    first 3 repeats at most. Slow, up to minutes for each fold; it needs the extra `convolutional` to be
+    installed."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of folds, shuffled labels, resamples and random weights."""
 

@@ -52,6 +52,7 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
     "features": ("evaluation/features.py",),
     "evaluate": (
         "evaluation/candidates.py",
+        "evaluation/convolutional.py",
         "evaluation/crossfit.py",
         "evaluation/estimates.py",
         "evaluation/power.py",
@@ -553,6 +554,12 @@ class Plan:
             evaluation=self.config.evaluation.model_dump(mode="json"),
             label=self._label_text(),
         )
+
+    @property
+    def evaluate_runtime_min(self) -> int:
+        """Minutes that an evaluation may take: those of a training where it holds one."""
+        slow = self.config.evaluation.convolutional
+        return self.config.execution.training_runtime_min if slow else 60
 
     def evaluation_page_settings(self) -> str:
         """What `remit evaluation-page` and `remit evaluation-table` are given."""

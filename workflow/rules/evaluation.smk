@@ -173,7 +173,7 @@ rule evaluate:
     threads: PLAN.config.execution.training_threads
     resources:
         mem_mb=PLAN.config.execution.training_mem_mb,
-        runtime=60,
+        runtime=PLAN.evaluate_runtime_min,
     params:
         settings=lambda w: PLAN.evaluate_settings(),
     shell:

@@ -23,6 +23,7 @@ from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.evaluation import candidates
 from remit.evaluation.candidates import Absent, Table
+from remit.evaluation.convolutional import MOST_REPEATS, Convolutional
 from remit.evaluation.crossfit import CrossFit, crossfit, leave_one_out, permuted
 from remit.evaluation.estimates import (
     age_bands,
@@ -93,6 +94,7 @@ def evaluate(
     dataset = open_dataset(primary)
     rows = read_sheet(sheet)
     guards = _guards(cohort, dataset, options)
+    trained = [Convolutional(dataset)] if options.convolutional else []
     per_fold = len(embeddings) > 1
     model = (
         candidates.embeddings_by_fold(embeddings, cohort, model=str(name))
@@ -144,6 +146,18 @@ def evaluate(
         for table in tables[1:]
     ]
     nuisance = _nuisance(tables, found, comparisons)
+    if trained:
+        few = cohort.first(MOST_REPEATS)
+        beside = crossfit(model, few, options, label_SP)
+    for candidate in trained:
+        fit = candidate.crossfit(few, seed=options.seed, log=log)
+        entries.append(_entry(candidate, fit, few, options, groups, alone=False))
+        auc = entries[-1]["figures"]["auc"]
+        log(f"evaluate {name}: {candidate.name}: AUC {_shown(auc)}, without a p value")
+        comparisons.append(
+            {"name": candidate.name, "kind": candidate.kind}
+            | paired(cohort.label_P, beside, fit, seed=options.seed, resamples=options.resamples)
+        )
     own = found[model.name]
     positive = int(cohort.label_P.sum())
     metadata = dataset.metadata
@@ -297,7 +311,7 @@ def _years(text: str | None) -> float | None:
 
 
 def _entry(
-    table: Table,
+    table: Table | Convolutional,
     fit: CrossFit,
     cohort: Folds,
     options: Evaluation,
@@ -342,7 +356,7 @@ def _entry(
             )
         ],
     }
-    if table.kind != "model":
+    if not isinstance(table, Table) or table.kind != "model":
         return entry
     entry["subgroups"] = subgroups(
         cohort.label_P,

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -195,6 +195,12 @@ class Folds:
                 f"{self.folds - 1} of repeats 0 to {self.repeats - 1}; ask for one of them."
             )
         return [name for name in self.names if self.participants[name][repeat] == fold]
+
+    def first(self, repeats: int) -> Folds:
+        """The folds of the first few repeats alone, for what takes too long to fit in all of them."""
+        kept = min(repeats, self.repeats)
+        dealt = {name: own[:kept] for name, own in self.participants.items()}
+        return replace(self, repeats=kept, participants=dealt)
 
     def check_against(self, participants: Iterable[str]) -> None:
         """Raise :class:`RemitError` unless these are the participants, labelled or not."""
