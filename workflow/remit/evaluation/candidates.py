@@ -202,21 +202,25 @@ def date_or_site(rows: Sequence[SheetRow], cohort: Cohort) -> Table | Absent:
     """When and where the recording was made, as the cohort sheet says: days, and a column per site.
 
     A column is a date or a site by the words of its name (``acq_time``, ``recording_date``, ``site``,
-    ``device``, ...), but no date of birth. Raises :class:`RemitError` for a participant who is not in
-    the sheet, and for a date that cannot be read.
+    ``device``, ...), but no date of birth. One with a value that is no date is taken as groups, and a
+    note says so. Raises :class:`RemitError` for a participant who is not in the sheet.
     """
     name = "recording date or site only"
-    chosen, dates = {}, {}
+    chosen, dates, strange = {}, {}, []
     for column, cells_P in _cells(rows, cohort).items():
         words = of_recording(column)
-        if words & DATE_WORDS:
-            dates[column] = [
-                [_days(column, cell, who) for cell in cells]
-                for cells, who in zip(cells_P, cohort.names, strict=True)
-            ]
-        elif words:
-            chosen[column] = cells_P
+        if not words:
+            continue
+        chosen[column] = cells_P
+        if words & SITE_WORDS:
+            continue
+        try:
+            dates[column] = [[_days(cell) for cell in cells] for cells in cells_P]
+            del chosen[column]
+        except ValueError as error:
+            strange.append(f"{column}: holds what is no date ({error}), taken as groups")
     columns, rows_PX, notes = _numbers(chosen, dates)
+    notes = [*strange, *notes]
     if not columns:
         why = "; ".join(notes) or "the cohort sheet has no column with a date or a site"
         return Absent(name, "nuisance", why)
@@ -272,17 +276,14 @@ def _cells(rows: Sequence[SheetRow], cohort: Cohort) -> dict[str, list[list[str]
     }
 
 
-def _days(column: str, text: str, participant: str) -> float:
-    """A date as days since the year 1, or a plain number as it is."""
+def _days(text: str) -> float:
+    """A date as days since the year 1, or a plain number as it is; raises ValueError for neither."""
     if _NUMBER.fullmatch(text) and not _COMPACT_DATE.fullmatch(text):
         return float(text.replace(",", "."))
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:
-        raise RemitError(
-            f"cohort sheet, column '{column}', participant {participant}: '{text}' is no date; expected one "
-            "such as 2026-11-23 or a number; correct it, or rename the column if it is no date."
-        ) from None
+        raise ValueError(f"'{text}'") from None
     seconds = 3600 * moment.hour + 60 * moment.minute + moment.second
     return moment.toordinal() + seconds / 86400
 

@@ -215,6 +215,9 @@ def _auc(
     if not math.isfinite(value):
         method = "undefined: nobody of one class met anybody of the other in a fold"
         return dict.fromkeys(("value", "low", "high", "bootstrap")) | {"method": method}, values_S
+    if np.array_equal(above_PP, met_PP / 2):  # everybody has the same probability, whoever they are
+        same = {"value": value, "low": value, "high": value, "bootstrap": [value, value]}
+        return same | {"method": "0.5 by construction"}, values_S
     low, high = auc_interval(value, n1, len(label_P) - n1, LEVEL, spread)
     bootstrap = _finite(draws.interval(values_S, (0.0, 1.0)))
     return {
@@ -227,10 +230,11 @@ def _auc(
 
 
 def _brier(
-    label_P: np.ndarray, mean_P: np.ndarray, draws: _Draws, spread: float
+    label_P: np.ndarray, probability_RP: np.ndarray, draws: _Draws, spread: float
 ) -> tuple[dict[str, Any], np.ndarray]:
+    """The mean over repeats: one fit is what will be used, and a mean of fits is better than one."""
     weight_SP = draws.any_SP
-    values_S = weight_SP @ (mean_P - label_P) ** 2 / weight_SP.sum(1)
+    values_S = weight_SP @ ((probability_RP - label_P) ** 2).mean(0) / weight_SP.sum(1)
     value, bounds = float(values_S[0]), draws.interval(values_S, (0.0, 1.0))
     method = "BCa bootstrap times the spread"
     few = min((label_P == 1).sum(), (label_P == 0).sum()) < FEWEST_TO_BOOTSTRAP
@@ -303,10 +307,10 @@ def figures(
             else "fixed scores, permuted labels",
         },
         "auc": _auc(label_P, probability_RP, fold_RP, draws, spread)[0],
-        "brier": _brier(label_P, mean_P, draws, spread)[0],
+        "brier": _brier(label_P, probability_RP, draws, spread)[0],
         "at_half": decided(mean_P >= THRESHOLD),
         "at_inner_threshold": decided(majority(decision_RP)),
-        "calibration": _calibration(label_P, mean_P, draws),
+        "calibration": _calibration(label_P, probability_RP, draws),
     }
 
 
@@ -399,16 +403,20 @@ def calibration_slopes(
     return slope_S
 
 
-def _calibration(label_P: np.ndarray, mean_P: np.ndarray, draws: _Draws) -> dict[str, Any]:
-    """Intercept, slope and curve; Van Calster et al. 2016, J Clin Epidemiol 74:167."""
-    logit_P = _logit(mean_P)
+def _calibration(label_P: np.ndarray, probability_RP: np.ndarray, draws: _Draws) -> dict[str, Any]:
+    """Intercept, slope and curve; Van Calster et al. 2016, J Clin Epidemiol 74:167.
+
+    Intercept and slope are those of one fit, averaged over the repeats: a mean of fits is less sure of
+    itself than the one that will be used.
+    """
+    logit_RP = _logit(probability_RP)
     undefined = {
         "intercept": "undefined",
         "slope": "undefined: the log odds separate the classes, or do not differ",
     }
     found: dict[str, Any] = {}
     for key, compute in (("intercept", calibration_intercepts), ("slope", calibration_slopes)):
-        values_S = compute(logit_P, label_P, draws.any_SP)
+        values_S = np.mean([compute(own_P, label_P, draws.any_SP) for own_P in logit_RP], axis=0)
         bounds, value = draws.interval(values_S, (-math.inf, math.inf)), float(values_S[0])
         method = "BCa bootstrap over participants"
         if not math.isfinite(value):
@@ -419,7 +427,7 @@ def _calibration(label_P: np.ndarray, mean_P: np.ndarray, draws: _Draws) -> dict
             method += "; a limit is open: some resamples are separated"
         low, high = _finite(bounds) or (None, None)
         found[key] = {"value": value, "low": low, "high": high, "method": method}
-    return found | {"curve": calibration_curve(label_P, mean_P)}
+    return found | {"curve": calibration_curve(label_P, probability_RP.mean(0))}
 
 
 def calibration_curve(label_P: np.ndarray, mean_P: np.ndarray) -> list[dict[str, Any]]:
@@ -475,7 +483,7 @@ def paired(
         guess_P = majority(its.decision_RP)
         return {
             "auc": _auc(label_P, its.probability_RP, its.fold_RP, draws, spread),
-            "brier": _brier(label_P, its.probability_RP.mean(0), draws, spread),
+            "brier": _brier(label_P, its.probability_RP, draws, spread),
             "balanced_accuracy": (
                 decision_figures(label_P, guess_P, spread=spread)["balanced_accuracy"],
                 _decision_values(label_P, guess_P, draws)["balanced_accuracy"],
@@ -521,13 +529,13 @@ def reached(
 ) -> bool:
     """Whether a nuisance candidate reaches the model, so that the report's first line must say so.
 
-    It does if its AUC is not below the model's; or if it is above chance (permutation p below 0.05)
+    It does if its AUC is not below the model's; or if it is above chance (permutation p up to 0.05)
     while the interval of the difference (model minus nuisance, of :func:`paired`) holds 0 or lies
     below it.
     """
     if nuisance_auc >= model_auc:
         return True
-    return bool(nuisance_p < 0.05 and difference["low"] is not None and difference["low"] <= 0)
+    return bool(nuisance_p <= 0.05 and difference["low"] is not None and difference["low"] <= 0)
 
 
 def age_bands(ages: Sequence[float | None]) -> list[str | None]:
@@ -589,7 +597,7 @@ def subgroups(
                 # Few meet in a fold: then the comparison costs more than in the whole cohort.
                 wider = max(spread, spread_of(own_P, own_RP, own_fold_RP, None, seed=seed))
                 row["auc"] = _auc(own_P, own_RP, own_fold_RP, draws, wider)[0]
-                row["brier"] = _brier(own_P, own_RP.mean(0), draws, wider)[0]
+                row["brier"] = _brier(own_P, own_RP, draws, wider)[0]
             out[covariate].append(row)
     return out
 

@@ -10,14 +10,12 @@ Shapes: P participants with a label, R repeats, K folds, S permutations.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from remit import naming
 from remit.config import Evaluation, Settings
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
@@ -36,6 +34,7 @@ from remit.evaluation.estimates import (
 from remit.evaluation.estimates import leave_one_out as pooled_figures
 from remit.evaluation.folds import Folds, read_folds
 from remit.evaluation.power import could_have_shown
+from remit.evaluation.read_log import note_test_read
 from remit.files import sha256_of, write_json
 from remit.naming import ModelName
 from remit.recordings.cohort import SheetRow, read_sheet
@@ -92,8 +91,10 @@ def evaluate(
     options = settings.evaluation
     cohort = read_folds(folds)
     dataset = open_dataset(primary)
+    metadata = dataset.metadata
     rows = read_sheet(sheet)
     guards = _guards(cohort, dataset, options)
+    _check_sheet(rows, sheet, cohort)
     trained = [Convolutional(dataset)] if options.convolutional else []
     per_fold = len(embeddings) > 1
     model = (
@@ -123,7 +124,7 @@ def evaluate(
     absent = [table for table in everything if isinstance(table, Absent)]
     for which in absent:
         log(f"evaluate {name}: without '{which.name}': {which.why}")
-    note_test_read(str(name), cohort, log)
+    note_test_read(f"evaluate {name}", cohort.dataset, metadata["cohort"], log)
     label_SP = permuted(cohort.label_P, options.permutations, options.seed)
     groups = groups_of(rows, cohort.names)
     found: dict[str, CrossFit] = {}
@@ -160,7 +161,6 @@ def evaluate(
         )
     own = found[model.name]
     positive = int(cohort.label_P.sum())
-    metadata = dataset.metadata
     report = {
         "model": str(name),
         "result_version": settings.result_version,
@@ -189,6 +189,10 @@ def evaluate(
             "sha256": sha256_of(folds),
         },
         "settings": options.model_dump(mode="json"),
+        "files": {
+            str(file): sha256_of(file)
+            for file in (*embeddings, random, features, primary, folds, sheet)
+        },
         "power": could_have_shown(
             positive, len(cohort.names) - positive, seed=options.seed, null_auc_S=own.null_auc_S
         ),
@@ -220,11 +224,11 @@ def _guards(cohort: Folds, dataset: WindowsFile, options: Evaluation) -> list[di
             f"{cohort.path}: participant {some_of(other)} has another label than in {dataset.path}; "
             "expected the same; make the folds again."
         )
-    for key in ("repeats", "seed"):
-        if getattr(cohort, key) != getattr(options, key):
+    for key, asked in (("repeats", "repeats"), ("seed", "seed"), ("asked", "folds")):
+        if getattr(cohort, key) != getattr(options, asked):
             raise RemitError(
-                f"{cohort.path}: {key} is {getattr(cohort, key)}; expected {getattr(options, key)} as in "
-                f"evaluation.{key}; make the folds again."
+                f"{cohort.path}: {asked} is {getattr(cohort, key)}; expected {getattr(options, asked)} as in "
+                f"evaluation.{asked}; make the folds again."
             )
     for repeat in range(cohort.repeats):
         tested = [name for fold in range(cohort.folds) for name in cohort.test(repeat, fold)]
@@ -255,34 +259,27 @@ def _pretraining(model: Table, options: Evaluation, *, per_fold: bool) -> dict[s
     if seen and options.pretraining != "transductive":
         raise RemitError(
             f"{model.name}: its backbone has seen participant {some_of(seen)}, whom the evaluation tests; "
-            "expected a backbone that has seen none of them; set evaluation.pretraining: per_fold, or "
-            "'transductive', which every figure then says."
+            "expected a backbone that has seen none of them; set evaluation.pretraining: per_fold (and take"
+            " away a backbone put there by hand), or 'transductive', which every figure then says."
         )
     return {
-        "mode": "per_fold" if per_fold else options.pretraining,
+        "mode": "given"
+        if options.pretraining == "per_fold" and not per_fold
+        else options.pretraining,
         "transductive": bool(seen),
         "seen": seen,
     }
 
 
-def note_test_read(what: str, cohort: Folds, log: Callable[[str], None]) -> None:
-    """Write down that the test people's labels are about to be compared with predictions, and when.
-
-    How often that was done with one dataset is what a reader of a best result has to know.
-    """
-    file = Path(naming.path("test_reads"))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    before = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    mine = [line for line in before if f"\t{cohort.content_sha256}\t" in line]
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with file.open("a", encoding="utf-8") as out:
-        if not before:
-            out.write("when\tdataset\tcontent_sha256\twhat\n")
-        out.write(f"{now}\t{cohort.dataset}\t{cohort.content_sha256}\t{what}\n")
-    log(
-        f"evaluate {what}: the test part of {cohort.dataset} is read now; it was read {len(mine)} times "
-        f"before ({file})"
-    )
+def _check_sheet(rows: Sequence[SheetRow], sheet: Path, cohort: Folds) -> None:
+    """The sheet gives covariates and dates: it must be of the same people with the same labels."""
+    labels = {row.participant: row.remission for row in rows}
+    other = [name for name in cohort.names if labels.get(name) != cohort.labels[name]]
+    if other:
+        raise RemitError(
+            f"{sheet}: participant {some_of(other)} has another label, or none, than in {cohort.path}; "
+            "expected the same; make the windows and the folds again from this sheet."
+        )
 
 
 def groups_of(rows: Sequence[SheetRow], names: Sequence[str]) -> dict[str, list[str | None]]:
@@ -415,8 +412,11 @@ def _headline(
 ) -> list[str]:
     """What comes first: what forbids to believe the figure, then the figure."""
     auc, found = model["figures"]["auc"], model["figures"]
+    p = model["permutation"]["p"]
+    told = p is not None and p <= 0.05 and auc["value"] > 0.5
+    first = "NOT EEG ALONE" if told else "NOT TOLD FROM CHANCE, and as good without EEG"
     lines = [
-        f"NOT EEG ALONE: {each['name']} reaches the model: {each['why']}."
+        f"{first}: {each['name']} reaches the model: {each['why']}."
         for each in nuisance
         if each["reaches"]
     ]
@@ -427,11 +427,13 @@ def _headline(
         )
     if metadata["simulated"]:
         lines.append("SIMULATED data: this says nothing about people.")
-    chance = auc["low"] is None or auc["low"] <= 0.5
+    where = ""
+    if auc["low"] is not None:
+        where = "; the interval holds 0.5, chance" if auc["low"] <= 0.5 <= auc["high"] else ""
+        where = "; BELOW chance: look for a reason" if auc["high"] < 0.5 else where
     lines.append(
         f"AUC {_shown(auc)} for {label} in {found['n']} participants ({found['n_positive']} positive), "
-        f"permutation p {_shown_p(model['permutation']['p'])}"
-        + ("; the interval holds 0.5, chance." if chance else ".")
+        f"permutation p {_shown_p(p)}{where}."
     )
     return lines
 

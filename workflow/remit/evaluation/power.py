@@ -122,7 +122,9 @@ def could_have_shown(
         "fit": None,
     }
     if null_auc_S is not None and len(null_auc_S):
-        least, wider = smallest_auc_of_fit(null_auc_S), widening(null_auc_S, n1, n0)
+        of_fit, wider = smallest_auc_of_fit(null_auc_S), widening(null_auc_S, n1, n0)
+        # Few labels have few orders: what no fixed score could show, no fit can.
+        least = None if least is None or of_fit is None else max(least, of_fit)
         found["fit"] = {
             "smallest_auc": least,
             "permutations": len(null_auc_S),

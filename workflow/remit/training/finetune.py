@@ -24,6 +24,7 @@ from remit.dataset.sequences import check_usable, load_sequences
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.evaluation.metrics import FIGURES, participant_metrics, with_intervals
+from remit.evaluation.read_log import note_test_read
 from remit.files import atomic_write, remove_leftovers, sha256_of
 from remit.naming import ModelName
 from remit.nn.encoder import Encoder
@@ -247,6 +248,7 @@ def finetune(
     head.load_state_dict(best["head"], strict=True)
     if not frozen:
         encoder.load_state_dict(best["encoder"], strict=True)
+    note_test_read(f"fine-tune {name}", metadata["dataset"], metadata["cohort"], log)
     test = part("test")
     frame: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
