@@ -1,6 +1,7 @@
 """An evaluation, tiny: a backbone for each fold, every baseline, one report."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -86,3 +87,22 @@ def test_a_class_of_one_says_what_is_possible(tmp_path):
     line = fails(tmp_path, REPORT, config=config, in_a_job=False)
     assert "9 participants have label 0 and 1 have label 1" in line
     assert "a model can be pretrained" in line
+
+
+def test_the_convolutional_network_is_beside_the_model_or_refused_in_one_line(evaluated):
+    folder, *_ = evaluated
+    config = write_config(
+        folder,
+        "network.yaml",
+        pretraining=ONE_EPOCH,
+        evaluation=EVALUATION | {"convolutional": True},
+    )
+    if find_spec("braindecode") is None:
+        assert "pip install '.[convolutional]'" in fails(folder, REPORT, config=config)
+        return
+    build(folder, REPORT, config=config)
+    report = json.loads((folder / REPORT).read_text())
+    network = report["candidates"][-1]
+    assert network["name"] == "convolutional network from scratch" and len(network["notes"]) == 4
+    assert network["permutation"]["p"] is None
+    assert report["comparisons"][-1]["name"] == network["name"]
