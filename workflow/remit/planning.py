@@ -71,6 +71,8 @@ _STAGE_MODULES: dict[str, tuple[str, ...]] = {
 }
 
 
+SILENT_PRETRAININGS = 10  # that a run may plan without a word on what it costs
+
 # The files that only an evaluation needs, and that the folds must be possible for.
 _OF_EVALUATION = (
     "folds",
@@ -201,8 +203,17 @@ class Plan:
         ]
 
     def _check_evaluation(self, models: Iterable[str]) -> None:
-        """Refuse an evaluation that cannot be, before any job."""
-        _ = self.num_folds
+        """Refuse an evaluation that cannot be, before any job, and say what a large one costs."""
+        fits = self.num_folds * self.config.evaluation.repeats
+        own = [model for model in models if len(self.embeddings(model)) > 1]
+        left = sum(not Path(file).exists() for model in own for file in self.embeddings(model))
+        if left > SILENT_PRETRAININGS:
+            print(
+                f"remit: {left} pretrainings are left for this evaluation, one for each of {fits} folds of "
+                f"{len(own)} model{'s' * (len(own) > 1)}; evaluation.repeats: 1 takes "
+                f"{self.num_folds} a model; evaluation.pretraining: held_out or transductive take one.",
+                file=sys.stderr,
+            )
         if (
             self.config.evaluation.pretraining != "held_out"
             or not self.config.pretraining.own_cohort

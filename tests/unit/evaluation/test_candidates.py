@@ -156,9 +156,12 @@ def test_dates_are_days_and_sites_columns():
     assert frame(years)["year"].tolist() == [0, 0, 1, 1]
 
 
-def test_a_date_that_cannot_be_read_is_named():
-    with pytest.raises(RemitError, match=r"column 'date', participant p2: '3\.1\.20' is no date"):
-        date_or_site(sheet(date=["2020-01-01", "3.1.20", "", ""]), People())
+def test_a_date_that_cannot_be_read_makes_groups_and_a_note():
+    table = date_or_site(sheet(date=["3.1.20", "3.1.20", "4.1.20", "4.1.20"]), People())
+    assert isinstance(table, Table) and table.columns == ["date=4.1.20"]
+    assert table.notes[0] == "date: holds what is no date ('3.1.20'), taken as groups"
+    device = date_or_site(sheet(acquisition_device=["a", "b", "b", "a"]), People())
+    assert isinstance(device, Table) and device.columns == ["acquisition_device=b"]
 
 
 def test_without_a_date_or_site_there_is_no_candidate():

@@ -201,6 +201,7 @@ def make_report(tmp_path_factory: pytest.TempPathFactory) -> Make:
             ],
             "comparisons": differences,
             "nuisance": nuisance,
+            "files": {"results/primary/x.parquet": "0" * 64},
             "guards": [{"guard": "everyone is tested once", "found": "so it is"}],
             "versions": {"remit": "0.1.0", "git_commit": "abc123"},
         }

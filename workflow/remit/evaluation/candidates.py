@@ -496,6 +496,9 @@ def embeddings(file: Path, cohort: Cohort, *, model: str, random: bool = False) 
         cohort.names,
         rows_NX,
         participant_N,
+        notes=("statistics of its tokens' spectra are those of everybody, without labels",)
+        if random and metadata.get("settings", {}).get("model", {}).get("token_spectrum_hz")
+        else (),
         seen=tuple(name for name in cohort.names if name in set(metadata["seen"])),
     )
 

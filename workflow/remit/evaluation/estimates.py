@@ -416,7 +416,8 @@ def _calibration(label_P: np.ndarray, probability_RP: np.ndarray, draws: _Draws)
     }
     found: dict[str, Any] = {}
     for key, compute in (("intercept", calibration_intercepts), ("slope", calibration_slopes)):
-        values_S = np.mean([compute(own_P, label_P, draws.any_SP) for own_P in logit_RP], axis=0)
+        with np.errstate(invalid="ignore"):  # infinite in one repeat and minus infinite in another
+            values_S = np.mean([compute(p, label_P, draws.any_SP) for p in logit_RP], axis=0)
         bounds, value = draws.interval(values_S, (-math.inf, math.inf)), float(values_S[0])
         method = "BCa bootstrap over participants"
         if not math.isfinite(value):

@@ -204,7 +204,7 @@ class _Dataset(_Form):
 
 
 class _Pretraining(_Form):
-    mode: Literal["per_fold", "held_out", "transductive"]
+    mode: Literal["per_fold", "held_out", "transductive", "given"]
     transductive: bool
     seen: list[str]
 
@@ -253,6 +253,7 @@ class _Report(_Form):
     participants: _Participants
     folds: _Folds
     settings: _Settings
+    files: Annotated[dict[str, str], Field(min_length=1)]
     power: _Power
     candidates: Annotated[list[_Candidate], Field(min_length=1)]
     absent: list[_Absent]
