@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from remit.config import Evaluation
@@ -165,9 +164,28 @@ def test_groups_are_found_by_the_words_of_a_column():
 def test_an_interval_that_holds_half_is_called_chance():
     auc = {"value": 0.6, "low": 0.4, "high": 0.8}
     model = {"figures": {"auc": auc, "n": 21, "n_positive": 7}, "permutation": {"p": 0.2}}
-    said = module._headline(model, [], {"transductive": False}, {"simulated": False}, "remission")
+    facts = {"transductive": False}, {"simulated": False}, "remission"
+    said = module._headline(model, [], [], *facts)
     assert said == [
         "AUC 0.60 [0.40, 0.80] for remission in 21 participants (7 positive), permutation p 0.200; the "
         "interval holds 0.5, chance."
     ]
-    assert np.isclose(auc["value"], 0.6)
+    auc |= {"low": 0.1, "value": 0.3, "high": 0.45}
+    assert "BELOW chance" in module._headline(model, [], [], *facts)[0]
+
+
+def test_a_model_above_chance_says_what_it_is_not_shown_to_exceed():
+    auc = {"value": 0.8, "low": 0.6, "high": 0.9}
+    model = {"figures": {"auc": auc, "n": 21, "n_positive": 7}, "permutation": {"p": 0.01}}
+    differences = [
+        ("band power", "baseline", -0.1),
+        ("length", "nuisance", 0.1),
+        ("p", "chance", -1),
+    ]
+    comparisons = [
+        {"name": name, "kind": kind, "auc": {"low": low}} for name, kind, low in differences
+    ]
+    said = module._headline(
+        model, [], comparisons, {"transductive": False}, {"simulated": False}, "remission"
+    )
+    assert said[-1] == "Not shown to be better than: band power."

@@ -164,7 +164,9 @@ def evaluate(
     report = {
         "model": str(name),
         "result_version": settings.result_version,
-        "headline": _headline(entries[0], nuisance, pretraining, metadata, settings.label),
+        "headline": _headline(
+            entries[0], nuisance, comparisons, pretraining, metadata, settings.label
+        ),
         "dataset": {
             **{
                 key: metadata[key]
@@ -406,6 +408,7 @@ def _nuisance(
 def _headline(
     model: Mapping[str, Any],
     nuisance: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[Mapping[str, Any]],
     pretraining: Mapping[str, Any],
     metadata: Mapping[str, Any],
     label: str,
@@ -435,6 +438,13 @@ def _headline(
         f"AUC {_shown(auc)} for {label} in {found['n']} participants ({found['n_positive']} positive), "
         f"permutation p {_shown_p(p)}{where}."
     )
+    equal = [
+        each["name"]
+        for each in comparisons
+        if each["kind"] != "chance" and each["auc"]["low"] is not None and each["auc"]["low"] <= 0
+    ]
+    if told and equal:
+        lines.append(f"Not shown to be better than: {', '.join(equal)}.")
     return lines
 
 
