@@ -198,11 +198,19 @@ def test_half_of_a_corpus_is_another_half_in_another_epoch(datasets):
     assert {len(half) for half in halves} == {round(0.5 * len(made.parts[0]))}
 
 
-def test_a_sequence_is_named_by_its_participant(datasets):
+def test_a_sequence_is_named_by_participant_recording_and_windows(datasets):
     made, _ = corpora_of(datasets, 1e9)
-    first = len(made.parts[0])
-    assert (made.name_of(0), made.name_of(1)) == (
-        "small/small0 sequence 1",
-        "small/small0 sequence 2",
-    )
-    assert made.name_of(first) == "wide/wide0 sequence 1"
+    for part, first in zip(made.parts, made._first_P[:-1], strict=True):
+        frame, index = part.dataset.frame(), part.index
+        seen: dict[str, int] = {}
+        for own, chain in enumerate(index.windows_NV):
+            its = frame.iloc[index.row_W[chain[chain >= 0]]]
+            (person,), (recording,) = set(its["Participant"]), set(its["recording"])
+            seen[person] = seen.get(person, 0) + 1
+            windows = [
+                f"{p}/{s}" for p, s in zip(its.parent_window_id, its.sub_window_id, strict=True)
+            ]
+            assert made.name_of(first + own) == (
+                f"{part.cohort}/{person} sequence {seen[person]} (recording {recording}, "
+                f"windows {windows[0]} to {windows[-1]})"
+            )

@@ -13,7 +13,7 @@ import pytest
 
 from remit.dataset import primary
 from remit.dataset import windows as contract
-from remit.dataset.windows import open_dataset
+from remit.dataset.windows import ParquetWriter, open_dataset
 from remit.errors import RemitError
 
 Make = Callable[..., Any]
@@ -202,7 +202,8 @@ def test_verify_refuses_windows_out_of_order(files: list[Path], tmp_path: Path) 
     build(files, out)
     table = pq.read_table(out)
     rows = [*range(1, 17), 0]
-    pq.write_table(table.take(rows), out)
+    with ParquetWriter(out, table.schema, [], {}) as writer:
+        writer.write(table.take(rows))
     with pytest.raises(RemitError, match="windows out of order: row 16 is p1/z-first/0/0"):
         primary.verify(out)
 

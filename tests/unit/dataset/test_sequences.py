@@ -12,7 +12,7 @@ from remit.config import Sequences
 from remit.dataset.sequences import chain_windows, length_sorted_batches, load_sequences
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
-from remit.nn.scaling import robust_scale, scale_of
+from remit.nn.scaling import SAMPLE, robust_scale, scale_of
 from tests.unit.training.conftest import make_dataset
 
 
@@ -46,7 +46,7 @@ def test_quartiles_are_those_of_numpy(samples, kind, seed):
     elif kind == "drift":
         signal_L = np.cumsum(signal_L, dtype=np.float32)
     elif kind == "sample unlike the rest":
-        signal_L[:: max(1, samples // 2048)] = 100.0
+        signal_L[:: max(1, samples // SAMPLE)] = 100.0
     found = scale_of(torch.from_numpy(signal_L).view(1, 1, -1))
     low, middle, high = np.percentile(signal_L.astype(np.float64), [25, 50, 75])
     scale = max((high - low) / 1.3489795, 0.1)

@@ -116,6 +116,24 @@ def test_unlabelled_are_refused_by_name() -> None:
         split_of(cohort(10, 10, 2))
 
 
+@pytest.mark.parametrize(
+    ("zeros", "ones", "helps"), [(3, 3, True), (3, 2, False), (9, 0, False), (0, 0, False)]
+)
+def test_only_a_remedy_that_helps_is_named(zeros: int, ones: int, helps: bool) -> None:
+    people = cohort(zeros, ones, 2)
+    with pytest.raises(RemitError, match="label them in the cohort sheet") as first:
+        split_of(people)
+    assert ("set split.unlabelled: pretraining" in str(first.value)) is helps
+    with pytest.raises(RemitError, match="add participants of the smaller class") as second:
+        split_of(people, unlabelled="pretraining", validation=0.5, test=0.4)
+    assert ("lower split.validation" in str(second.value)) is helps
+    if helps:
+        split_of(people, unlabelled="pretraining")
+    else:
+        with pytest.raises(RemitError, match="expected enough of each"):
+            split_of(people, unlabelled="pretraining", validation=0.01, test=0.01)
+
+
 def test_another_label_is_refused() -> None:
     with pytest.raises(RemitError, match="participant px has label 2"):
         split_of({**cohort(10, 10), "px": 2})

@@ -15,7 +15,7 @@ import pytest
 
 import remit
 from remit.dataset import windows as contract
-from remit.dataset.windows import open_dataset, read_metadata, write_windows
+from remit.dataset.windows import ParquetWriter, open_dataset, read_metadata, write_windows
 from remit.errors import RemitError
 from remit.preprocessing.chain import CHANNEL_QUALITY
 from remit.preprocessing.chain import RESULT_VERSION as PREPROCESSING_VERSION
@@ -43,8 +43,9 @@ COLUMNS = [
 def rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> Path:
     """The same file with its table changed and its metadata kept."""
     table = pq.read_table(file)
-    changed = change(table)
-    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), file)
+    changed = change(table).replace_schema_metadata(table.schema.metadata)
+    with ParquetWriter(file, changed.schema, [], {}) as writer:
+        writer.write(changed)
     return file
 
 

@@ -86,8 +86,10 @@ def test_stamps_that_tell_no_time_are_refused(stamps_S: np.ndarray, says: str) -
     assert message.startswith("x.csv: ") and says in message
 
 
-def true_index(data: st.DataObject, rows: int, apart: int) -> tuple[np.ndarray, list[int]]:
-    """Sample numbers of the rows that arrived, with whole packets of 12 lost here and there."""
+def true_index(
+    data: st.DataObject, rows: int, apart: int, least: int = 1
+) -> tuple[np.ndarray, list[int]]:
+    """Sample numbers of the rows that arrived, with `least` packets of 12 or more lost here and there."""
     places = st.integers(30, rows // 12 - 30).map(lambda packet: packet * 12)
     at: list[int] = []
     for row in sorted(data.draw(st.lists(places, max_size=4, unique=True))):
@@ -95,7 +97,7 @@ def true_index(data: st.DataObject, rows: int, apart: int) -> tuple[np.ndarray, 
             at.append(row)
     index = np.arange(rows, dtype=float)
     for row in at:
-        index[row:] += 12 * data.draw(st.integers(1, 10_000))
+        index[row:] += 12 * data.draw(st.integers(least, 10_000))
     return index, at
 
 
@@ -149,7 +151,8 @@ def test_one_stamp_for_each_packet(data: st.DataObject, rate: float, drifting: b
 @settings(max_examples=30)
 @given(st.data(), st.sampled_from(DEVICES))
 def test_packets_that_arrive_when_they_can(data: st.DataObject, rate: float) -> None:
-    index, at = true_index(data, 9000, 1800)
+    # One lost packet (47 ms) may drown in delays of up to 100 ms; two do not.
+    index, at = true_index(data, 9000, 1800, least=2)
     rng = np.random.default_rng(data.draw(st.integers(0, 9999)))
     packets = index.size // 12
     due_S = index[11::12] / rate

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from recordings_made import one_line
 
 from remit.config import Simulation
-from remit.recordings.cohort import SheetRow, read_sheet, resolve, simulated_rows, write_sheet
+from remit.errors import RemitError
+from remit.recordings.cohort import (
+    Links,
+    SheetRow,
+    read_sheet,
+    resolve,
+    simulated_rows,
+    write_sheet,
+)
 
 IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
 TEXT = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
@@ -169,3 +177,93 @@ def test_the_simulated_sheet(tmp_path: Path) -> None:
     assert [row.covariates for row in others] == [row.covariates for row in rows]
     write_sheet(rows, tmp_path / "demo.tsv")
     assert read_sheet(tmp_path / "demo.tsv") == rows
+
+
+def links_to(tmp_path: Path) -> Path:
+    """A cohort's folder, a data set of git-annex in it, and a folder outside with another person's file."""
+    root = tmp_path / "in"
+    for name in (
+        "in/.git/annex/objects/x.edf",
+        "out/deep/secret.edf",
+        "in/P1/own.edf",
+        "in2/y.edf",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (root / "P1/annex.edf").symlink_to("../.git/annex/objects/x.edf")
+    (root / "P1/unfetched.edf").symlink_to("../.git/annex/objects/gone.edf")
+    (root / "P1/file.edf").symlink_to(tmp_path / "out/deep/secret.edf")
+    (root / "P1/gone.edf").symlink_to(tmp_path / "out/deep/nothing.edf")
+    (root / "folder").symlink_to("../out")
+    (root / "chain.edf").symlink_to("P1/second.edf")
+    (root / "P1/second.edf").symlink_to("../folder/deep/secret.edf")
+    (root / "P1/twin.edf").symlink_to("../../in2/y.edf")  # a name that begins as the root's does
+    (tmp_path / "by_link").symlink_to(root)
+    return root
+
+
+INSIDE = ["P1/own.edf", "P1/annex.edf", "P1/unfetched.edf", "P1/not there.edf", "no/such.edf"]
+LED_OUT = {
+    "P1/file.edf": "out/deep/secret.edf",
+    "P1/gone.edf": "out/deep/nothing.edf",
+    "folder/deep/secret.edf": "out/deep/secret.edf",
+    "folder/deep/not there.edf": "out/deep/not there.edf",
+    "chain.edf": "out/deep/secret.edf",
+    "P1/twin.edf": "in2/y.edf",
+}
+
+
+@pytest.mark.parametrize("by", ["in", "by_link"])
+@pytest.mark.parametrize("path", [*INSIDE, *LED_OUT])
+def test_a_link_out_of_the_root_is_refused(tmp_path: Path, path: str, by: str) -> None:
+    links_to(tmp_path)
+    row, root = SheetRow("p", "r", path), tmp_path / by
+    links = Links("mine", root, ())
+    if path in INSIDE:
+        links.check(resolve(row, root))
+        return
+    real = tmp_path / LED_OUT[path]
+    message = one_line(lambda: links.check(resolve(row, root)))
+    assert f"{root / path}: a symbolic link leads to {real}, outside the folder of" in message
+    assert f'set cohorts.mine.follow_links_to: ["{real.parent}"].' in message
+    Links("mine", root, [str(real.parent)]).check(resolve(row, root))
+    Links("mine", root, [str(tmp_path / "in3"), str(real.parent.parent)]).check(resolve(row, root))
+    with pytest.raises(RemitError):
+        Links("mine", root, [str(tmp_path / "ou")]).check(resolve(row, root))
+
+
+def test_links_are_checked_however_root_and_path_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = links_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for base in ("in", "./in", "out/../in", str(root)):
+        for path in ("P1/file.edf", str(root / "P1/file.edf")):
+            file = resolve(SheetRow("p", "r", path), base)
+            assert Links("mine", Path(base), ()).outside(file) == tmp_path / "out/deep/secret.edf"
+        Links("mine", Path(base), ()).check(
+            resolve(SheetRow("p", "r", str(root / INSIDE[0])), base)
+        )
+
+
+@pytest.mark.parametrize("by", ["in", "by_link"])
+def test_a_link_to_a_folder_above_the_root_is_refused(tmp_path: Path, by: str) -> None:
+    root = links_to(tmp_path)
+    (tmp_path / "private.edf").touch()
+    (root / "P1/up").symlink_to(tmp_path)
+    (root / "self").symlink_to(root)
+    links = Links("mine", tmp_path / by, ())
+    links.check(resolve(SheetRow("p", "r", "self/P1/own.edf"), tmp_path / by))
+    with pytest.raises(RemitError, match=r"a symbolic link leads to .*/private\.edf"):
+        links.check(resolve(SheetRow("p", "r", "P1/up/private.edf"), tmp_path / by))
+
+
+def test_a_sidecar_above_the_root_is_no_way_out(tmp_path: Path) -> None:
+    """One that holds for the whole data set, where only a part of it is the cohort's folder."""
+    root = links_to(tmp_path)
+    (tmp_path / "task-x_channels.tsv").touch()
+    (tmp_path / "task-y_channels.tsv").symlink_to(tmp_path / "out/deep/secret.edf")
+    links = Links("mine", root, ())
+    links.check(tmp_path / "task-x_channels.tsv")
+    with pytest.raises(RemitError, match="a symbolic link leads to"):
+        links.check(tmp_path / "task-y_channels.tsv")

@@ -186,8 +186,10 @@ def test_segments_hold_what_was_recorded(
             signal_CS[:, at : at + length],
             rtol=1e-6,
         )
+    # Without a date MNE moves annotations by a pause at the beginning, and drops them behind the end.
+    moved = 0 if date else first
     for sample in joins:
-        if not paused_S[sample]:
+        if not paused_S[sample] and sample < 3000 - moved:
             assert int((~paused_S[:sample]).sum()) in ends
 
 

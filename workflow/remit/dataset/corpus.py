@@ -23,7 +23,7 @@ import torch
 
 from remit.config import Sequences
 from remit.dataset.sequences import Tokens, index_sequences
-from remit.dataset.windows import WindowsFile
+from remit.dataset.windows import SORTED_BY, WindowsFile
 from remit.nn.scaling import RobustScale, scale_of
 
 RESULT_VERSION = 1  # raise when a change here alters a pretrained backbone
@@ -222,12 +222,18 @@ class Corpora:
         return self.num_bytes <= self._memory.most_bytes or len(self._units) == 1
 
     def name_of(self, number: int) -> str:
-        """A sequence in words: participant, and which of theirs it is."""
+        """A sequence in words: participant, which of theirs it is, its recording, first and last window."""
         place = int(np.searchsorted(self._first_P, number, side="right")) - 1
         part, own = self.parts[place], number - self._first_P[place]
         person_N = part.index.participant_N
         nth = int((person_N[: own + 1] == person_N[own]).sum())
-        return f"{part.cohort}/{part.index.participants[person_N[own]]} sequence {nth}"
+        chain_V = part.index.windows_NV[own]
+        rows = part.index.row_W[chain_V[chain_V >= 0]][[0, -1]]
+        (recording, *first), (_, *last) = part.dataset.frame(SORTED_BY[1:]).iloc[rows].to_numpy()
+        return (
+            f"{part.cohort}/{part.index.participants[person_N[own]]} sequence {nth} (recording {recording}, "
+            f"windows {first[0]}/{first[1]} to {last[0]}/{last[1]})"
+        )
 
     def scan(self) -> Iterator[torch.Tensor]:
         """Read everything once, learn each recording's scale, and yield all scaled tokens, [tokens, S]."""
@@ -366,8 +372,9 @@ class Epoch:
         Montages come in the order of the parts.
         """
         found: dict[Montage, list[Read]] = {}
-        for pool in np.unique(self._pool_D[draws]).tolist():
-            for part in self._read(pool, draws[self._pool_D[draws] == pool]):
+        pool_B = self._pool_D[draws]
+        for pool in range(pool_B[0], pool_B[-1] + 1):
+            for part in self._read(pool, draws[pool_B == pool]):
                 found.setdefault(part.channels, []).append(part)
         return [
             _joined(found[channels]) for channels in self._corpora.montages if channels in found

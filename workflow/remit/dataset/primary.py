@@ -1,11 +1,13 @@
 """The primary dataset: the windows of all recordings of a cohort in one sorted, verified file.
 
-Recordings are read one row group at a time, so memory does not grow with their number. The input
-files may come in any order; the result is the same, byte for byte.
+Signal is held of one row group at a time, so memory does not grow with the number of recordings but
+for some kilobytes of each: who, where, hashes, sketch. The input files may come in any order; the
+result is the same, byte for byte.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,18 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 import remit
 from remit.dataset import windows
-from remit.dataset.sketches import holder_of
+from remit.dataset.sketches import shared_by_two
 from remit.dataset.windows import ParquetWriter, WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.files import atomic_write
 from remit.naming import dataset_name
 
 # Raise when a change of the code alters the primary dataset.
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 # What all recordings of a dataset must have in common.
 _COMMON = (
@@ -38,18 +41,29 @@ _COMMON = (
 )
 
 
-@dataclass(frozen=True)
-class _Input:
-    """What is kept of a verified recording file until its rows are written."""
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What the summary says of a recording."""
 
-    path: Path
     participant: str
     recording: str
     label: int | None
-    metadata: dict[str, Any]
-    content_sha256: str
     num_windows: int
     num_bad: int
+    dropped_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Input(_Counted):
+    """What is kept of a verified recording file until its rows are written: a few kilobytes."""
+
+    path: Path
+    common: Mapping[str, Any]
+    """Channels and what else all recordings share; one object for all that agree"""
+    source: str
+    """JSON"""
+    content_sha256: str
+    sketch: np.ndarray
 
 
 def build_primary(
@@ -72,15 +86,14 @@ def build_primary(
             f"{out}: there are no windows files to join; expected at least one recording; check "
             "the cohort sheet."
         )
-    inputs = sorted((_inspect(Path(file)) for file in files), key=_place)
+    kinds: dict[str, dict[str, Any]] = {}
+    inputs = sorted((_inspect(Path(file), kinds) for file in files), key=_place)
     _check_together(inputs, cohort, list(channels))
-    first = inputs[0].metadata
-    metadata = {key: first[key] for key in _COMMON}
-    metadata |= {
-        "channels": list(channels),
+    first = inputs[0].common
+    metadata = dict(first) | {
         "dataset": dataset_name(first["window_samples"] / first["sampling_rate"], channels),
         "windows": sum(item.num_windows for item in inputs),
-        "sources": {item.recording: item.metadata["sources"][item.recording] for item in inputs},
+        "sources": {item.recording: json.loads(item.source) for item in inputs},
         "content_sha256": windows.combined_hash(
             {(item.participant, item.recording): item.content_sha256 for item in inputs}
         ),
@@ -89,7 +102,12 @@ def build_primary(
     }
     schema = windows.schema(channels, first["window_samples"])
     schema = schema.with_metadata(windows.encode_metadata(metadata))
-    with atomic_write(out) as temporary, ParquetWriter(temporary, schema, channels) as writer:
+    del metadata["sources"]  # now bytes in the schema
+    sketches = {item.recording: item.sketch for item in inputs}
+    with (
+        atomic_write(out) as temporary,
+        ParquetWriter(temporary, schema, channels, sketches) as writer,
+    ):
         grouping = _Grouping(
             writer, schema, windows.rows_per_group(channels, first["window_samples"])
         )
@@ -108,6 +126,7 @@ def verify(file: str | os.PathLike[str]) -> dict[str, Any]:
     """
     dataset = open_dataset(file)
     sources = dataset.metadata["sources"]
+    dataset.sketches()
     stored = {
         (source["participant"], name): source["content_sha256"] for name, source in sources.items()
     }
@@ -121,24 +140,22 @@ def verify(file: str | os.PathLike[str]) -> dict[str, Any]:
             f"{dataset.path}: the windows of {some_of(differing)} are not those that the metadata "
             "names; expected the recordings as they were joined; make the file again."
         )
-    inputs = []
+    counted = []
     for (participant, recording), rows in dataset.frame().groupby(["Participant", "recording"]):
-        inputs.append(
-            _Input(
-                dataset.path,
+        counted.append(
+            _Counted(
                 str(participant),
                 str(recording),
                 dataset.labels[str(participant)],
-                dataset.metadata,
-                stored[str(participant), str(recording)],
                 len(rows),
                 int((~rows["good"]).sum()),
+                sources[str(recording)]["dropped_seconds"],
             )
         )
-    return _summary(inputs, dataset.metadata)
+    return _summary(counted, dataset.metadata)
 
 
-def _inspect(path: Path) -> _Input:
+def _inspect(path: Path, kinds: dict[str, dict[str, Any]]) -> _Input:
     dataset: WindowsFile = open_dataset(path)
     keys = list(dataset.content_sha256)
     if len(keys) != 1:
@@ -148,15 +165,20 @@ def _inspect(path: Path) -> _Input:
         )
     participant, recording = keys[0]
     good = dataset.frame()["good"]
+    common = {key: dataset.metadata[key] for key in ("channels", *_COMMON)}
+    source = dataset.metadata["sources"][recording]
     return _Input(
-        path,
         participant,
         recording,
         dataset.labels[participant],
-        dataset.metadata,
-        dataset.content_sha256[keys[0]],
         len(dataset),
         int((~good).sum()),
+        source["dropped_seconds"],
+        path,
+        kinds.setdefault(json.dumps(common, sort_keys=True), common),
+        json.dumps(source),
+        dataset.content_sha256[keys[0]],
+        dataset.sketches()[recording],
     )
 
 
@@ -169,14 +191,13 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
     seen: dict[str, _Input] = {}
     labels: dict[str, _Input] = {}
     copies: dict[tuple[str, str], _Input] = {}
-    holders: dict[str, str] = {}
     for item in inputs:
-        if item.metadata["cohort"] != cohort:
+        if item.common["cohort"] != cohort:
             raise RemitError(
-                f"{item.path}: belongs to cohort {item.metadata['cohort']}; expected {cohort}; "
+                f"{item.path}: belongs to cohort {item.common['cohort']}; expected {cohort}; "
                 "join recordings of one cohort only."
             )
-        found = item.metadata["channels"]
+        found = item.common["channels"]
         if found != channels:
             missing = [channel for channel in channels if channel not in found]
             what = f"lacks channel {some_of(missing)}; it has" if missing else "has the channels"
@@ -184,13 +205,13 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
                 f"{item.path}: {what} {some_of(found, 40)}; expected {some_of(channels, 40)} in "
                 "this order; make the windows again with these channels."
             )
-        if item.metadata["simulated"] != first.metadata["simulated"]:
+        if item.common["simulated"] != first.common["simulated"]:
             raise RemitError(
                 f"{item.path} and {first.path}: one is simulated and the other is not; expected a cohort "
                 "of one kind; take the simulated recordings out of the cohort sheet."
             )
         for key in _COMMON:
-            one, other = _first_difference(key, first.metadata[key], item.metadata[key])
+            one, other = _first_difference(key, first.common[key], item.common[key])
             if one != other:
                 raise RemitError(
                     f"{item.path}: {one[0]} is {other[1]!r}; expected {one[1]!r} as in "
@@ -203,7 +224,7 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
                 f"{item.participant}); expected each once; correct the cohort sheet."
             )
         seen[item.recording] = item
-        source = item.metadata["sources"][item.recording]
+        source = json.loads(item.source)
         for kind in ("signal_sha256", "samples_sha256"):
             twin = copies.setdefault((kind, source[kind]), item)
             if twin is not item:
@@ -213,21 +234,20 @@ def _check_together(inputs: Sequence[_Input], cohort: str, channels: list[str]) 
                     "expected each recording once, as a copy would stand on both sides of a split; "
                     "remove one from the cohort sheet."
                 )
-        piece = holder_of(source["sketch"], holders)
-        if piece and seen[piece].participant != item.participant:
-            raise RemitError(
-                f"recordings {piece} (participant {seen[piece].participant}) and {item.recording} "
-                f"(participant {item.participant}) share a part of their signal; expected that of each "
-                "participant by itself, as a part would stand on both sides of a split; remove one from "
-                "the cohort sheet."
-            )
-        for value in source["sketch"]:
-            holders.setdefault(value, item.recording)
         known = labels.setdefault(item.participant, item)
         if known.label != item.label:
             raise windows.two_labels(
                 item.participant, known.label, item.label, f"{known.path} and {item.path}"
             )
+    pair = shared_by_two([item.sketch for item in inputs], [item.participant for item in inputs])
+    if pair is not None:
+        whole, piece = (inputs[place] for place in pair)
+        raise RemitError(
+            f"recordings {whole.recording} (participant {whole.participant}) and {piece.recording} "
+            f"(participant {piece.participant}) share a part of their signal; expected that of each "
+            "participant by itself, as a part would stand on both sides of a split; remove one from "
+            "the cohort sheet."
+        )
 
 
 def _first_difference(key: str, one: Any, other: Any) -> tuple[tuple[str, Any], tuple[str, Any]]:
@@ -286,7 +306,7 @@ def _label_text(label: int | None) -> str:
     return "unknown" if label is None else str(label)
 
 
-def _summary(inputs: Sequence[_Input], metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(inputs: Sequence[_Counted], metadata: Mapping[str, Any]) -> dict[str, Any]:
     labels = {item.participant: item.label for item in inputs}
     per_label = Counter(_label_text(label) for label in labels.values())
     window_labels: Counter[str] = Counter()
@@ -305,8 +325,6 @@ def _summary(inputs: Sequence[_Input], metadata: Mapping[str, Any]) -> dict[str,
         "bad_windows": sum(item.num_bad for item in inputs),
         "participants_per_label": {text: per_label[text] for text in texts},
         "windows_per_label": {text: window_labels[text] for text in texts},
-        "dropped_seconds": sum(
-            metadata["sources"][item.recording]["dropped_seconds"] for item in inputs
-        ),
+        "dropped_seconds": sum(item.dropped_seconds for item in inputs),
         "content_sha256": metadata["content_sha256"],
     }

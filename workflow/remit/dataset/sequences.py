@@ -62,20 +62,23 @@ class Tokens:
 
         With ``cut`` K ends with the longest of them, otherwise it is :attr:`num_steps`.
         """
-        chosen_BV = torch.from_numpy(self.windows_NV[np.asarray(indices)])
+        # By numpy, whose calls cost a fraction of torch's: a batch is small.
+        chosen_BV = self.windows_NV[np.asarray(indices)]
         real_BV = chosen_BV >= 0
         if cut:
-            longest = int(real_BV.sum(dim=1).max())
+            longest = int(real_BV.sum(axis=1).max())
             chosen_BV, real_BV = chosen_BV[:, :longest], real_BV[:, :longest]
         B, V = chosen_BV.shape
         C, steps = self.signal_WCL.shape[1], self.steps_per_window
         # Of each token the row in [W * C * steps, S], so that a sample is copied once.
-        within_kC = torch.arange(C * steps).view(C, steps).T
-        rows_BVkC = chosen_BV.clamp(min=0)[:, :, None, None] * (C * steps) + within_kC
+        within_kC = np.arange(C * steps).reshape(C, steps).T
+        rows_BVkC = np.maximum(chosen_BV, 0)[:, :, None, None] * (C * steps) + within_kC
         samples_BKCS = (
-            self.tokens_NS().index_select(0, rows_BVkC.flatten()).view(B, V * steps, C, -1)
+            self.tokens_NS()
+            .index_select(0, torch.from_numpy(rows_BVkC.reshape(-1)))
+            .view(B, V * steps, C, -1)
         )
-        valid_BK = real_BV.repeat_interleave(steps, dim=1)
+        valid_BK = torch.from_numpy(np.repeat(real_BV, steps, axis=1))
         if not real_BV.all():
             samples_BKCS *= valid_BK[:, :, None, None]
         return samples_BKCS.to(device), valid_BK.to(device)
@@ -160,10 +163,10 @@ def chain_windows(
 
 def unusable(dataset: WindowsFile, participants: Sequence[str], settings: Sequences) -> list[str]:
     """Those of the participants who have no window that may be used; reads no signal."""
-    frame = dataset.frame()
+    code_W, names = dataset.coded("Participant")
     if not settings.use_bad_windows:
-        frame = frame[frame["good"]]
-    there = set(frame["Participant"])
+        code_W = code_W[dataset.frame(["good"])["good"].to_numpy(dtype=bool)]
+    there = {names[code] for code in np.unique(code_W)}
     known = set(dataset.participants)
     return sorted(name for name in participants if name in known and name not in there)
 
@@ -215,16 +218,15 @@ def index_sequences(
             f"{dataset.path}: windows of {window_samples} samples; expected a multiple of "
             f"{samples_per_token} (sequences.token_seconds); change that setting."
         )
-    frame = dataset.frame()
-    theirs = frame["Participant"].isin(chosen).to_numpy()
+    frame = dataset.frame(["parent_window_id", "window_start", "window_end", "good"])
+    code_W, names = dataset.coded("Participant")
+    place = {name: number for number, name in enumerate(chosen)}
+    person_W = np.array([place.get(name, -1) for name in names])[code_W]
     good = frame["good"].to_numpy(dtype=bool)
-    row_W = np.flatnonzero(theirs if settings.use_bad_windows else theirs & good)
-    used = frame.iloc[row_W]
-    counts = used["Participant"].value_counts()
-    bad = frame.loc[theirs & ~good, "Participant"].value_counts()
-    name_W = used["recording"].to_numpy(dtype=object)
-    recording_W = np.cumsum(name_W[1:] != name_W[:-1], dtype=np.int64)
-    recording_W = np.concatenate([np.zeros(1, np.int64), recording_W])
+    row_W = np.flatnonzero((person_W >= 0) & (good | settings.use_bad_windows))
+    used, participant_W = frame.iloc[row_W], person_W[row_W]
+    recording_W = np.cumsum(np.diff(dataset.coded("recording")[0][row_W], prepend=0) != 0)
+    recording_W -= recording_W[0]
     starts, ends = used["window_start"].to_numpy(), used["window_end"].to_numpy()
     segments = used["parent_window_id"].to_numpy()
     # One recording after another, so that no table of all windows is made.
@@ -235,8 +237,7 @@ def index_sequences(
         chain_NV = chain_windows(starts[its], ends[its], segments[its], settings.context_windows)
         chains.append(np.where(chain_NV >= 0, chain_NV + first, -1))
     windows_NV = np.concatenate(chains)
-    position = {name: index for index, name in enumerate(chosen)}
-    participant_W = used["Participant"].map(position).to_numpy(dtype=np.int64)
+    bad_W = person_W[(person_W >= 0) & ~good]
     return SequenceIndex(
         participants=tuple(chosen),
         row_W=row_W,
@@ -244,8 +245,8 @@ def index_sequences(
         windows_NV=windows_NV,
         participant_N=participant_W[windows_NV[:, 0]],
         samples_per_token=samples_per_token,
-        windows_used=tuple(int(counts[name]) for name in chosen),
-        windows_bad=tuple(int(bad.get(name, 0)) for name in chosen),
+        windows_used=tuple(np.bincount(participant_W, minlength=len(chosen)).tolist()),
+        windows_bad=tuple(np.bincount(bad_W, minlength=len(chosen)).tolist()),
     )
 
 

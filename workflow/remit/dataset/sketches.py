@@ -10,7 +10,7 @@ Shape suffixes: `S` samples, `N` stretches.
 
 from __future__ import annotations
 
-from collections import Counter
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -24,21 +24,97 @@ _BASE = 0x9E3779B97F4A7C15  # odd; of the polynomial
 _BLOCK = 2**14  # stretches at a time: they fit a cache, and memory is bounded
 
 
-def sketch(rows: Sequence[np.ndarray]) -> list[str]:
-    """The smallest values of each channel of a float32 signal, hexadecimal, ascending.
+def sketch(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """The smallest values of each channel of a float32 signal, ascending: uint64 ``[values]``.
 
     ``rows`` are channels of S samples. 128 values are shared among them, but each has 8 at least;
     fewer where a channel has fewer stretches with 8 different samples.
     """
     most = max(LEAST_PER_CHANNEL, VALUES // len(rows))
-    values = [_smallest(row_S, most) for row_S in rows]
-    return [f"{value:016x}" for value in np.unique(np.concatenate(values)).tolist()]
+    return joined(_smallest(row_S, most) for row_S in rows)
 
 
-def holder_of(values: Iterable[str], holders: Mapping[str, str]) -> str | None:
-    """Who of the holders of values holds the most of these, if that is at least :data:`SHARED`."""
-    found = Counter(holders[value] for value in values if value in holders).most_common(1)
-    return found[0][0] if found and found[0][1] >= SHARED else None
+def joined(sketches: Iterable[np.ndarray]) -> np.ndarray:
+    """The different values of some sketches, ascending."""
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *sketches]))
+
+
+def encode(values: np.ndarray) -> str:
+    """Values as text, 11 characters each: base64 of their bytes, little-endian."""
+    return base64.b64encode(values.astype("<u8").tobytes()).decode()
+
+
+def decode(text: str) -> np.ndarray:
+    """What :func:`encode` has made a text of; raises ValueError for any other."""
+    return np.frombuffer(base64.b64decode(text, validate=True), "<u8").astype(np.uint64)
+
+
+def packed(by_recording: Mapping[str, np.ndarray]) -> bytes:
+    """Sketches in the order of their names: of each how many values (uint32), then all values (uint64).
+
+    Little-endian.
+    """
+    values = [by_recording[name] for name in sorted(by_recording)]
+    counts = np.array([len(each) for each in values], dtype="<u4")
+    return counts.tobytes() + np.concatenate([np.empty(0, "<u8"), *values]).astype("<u8").tobytes()
+
+
+def unpacked(data: bytes, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """What :func:`packed` has made bytes of, by name; raises ValueError where they are not of these names."""
+    ordered = sorted(names)
+    ends = np.cumsum(np.frombuffer(data[: 4 * len(ordered)], "<u4"), dtype=np.int64)
+    values = np.frombuffer(data[4 * len(ordered) :], "<u8")
+    if len(ends) != len(ordered) or len(values) != ends[-1:].sum():
+        raise ValueError(f"{len(values)} values of {len(ends)}, expected {len(ordered)} recordings")
+    return dict(zip(ordered, np.split(values.astype(np.uint64), ends)[:-1], strict=True))
+
+
+class Holders:
+    """Finds out of which of some recordings a piece is, by their sketches.
+
+    Args:
+        sketches: by the recording's name; a value of several is the first one's.
+    """
+
+    def __init__(self, sketches: Mapping[str, np.ndarray]) -> None:
+        self._names = list(sketches)
+        values, places = _listed(sketches.values())
+        self._values, first = np.unique(values, return_index=True)  # the first of equal ones
+        self._places = places[first]
+
+    def of(self, values: np.ndarray) -> str | None:
+        """Who holds the most of these values, if that is at least :data:`SHARED`."""
+        at = np.searchsorted(self._values, values)
+        there = self._values.take(at, mode="clip") == values if len(self._values) else at < 0
+        known = self._places[at[there]]
+        counts = np.bincount(known)
+        return self._names[counts.argmax()] if counts.max(initial=0) >= SHARED else None
+
+
+def shared_by_two(
+    sketches: Sequence[np.ndarray], participants: Sequence[str]
+) -> tuple[int, int] | None:
+    """The first two sketches of two participants that share :data:`SHARED` values, by their places."""
+    values, places = _listed(sketches)
+    order = np.argsort(values, kind="stable")
+    values, places = values[order], places[order]
+    (new,) = np.nonzero(np.diff(values, prepend=~values[:1]))
+    holders = np.repeat(
+        places[new], np.diff(new, append=len(values))
+    )  # who came first with a value
+    again = places != holders
+    pairs, counts = np.unique(np.stack([places[again], holders[again]]), axis=1, return_counts=True)
+    for later, earlier in pairs[:, counts >= SHARED].T.tolist():
+        if participants[later] != participants[earlier]:
+            return earlier, later
+    return None
+
+
+def _listed(sketches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """All values, and the place of the sketch that each is of."""
+    listed = list(sketches)
+    places = np.repeat(np.arange(len(listed), dtype=np.int32), [len(each) for each in listed])
+    return np.concatenate([np.empty(0, np.uint64), *listed]), places
 
 
 def _smallest(row_S: np.ndarray, most: int) -> np.ndarray:

@@ -46,11 +46,14 @@ def make_split(
     parts.
     """
     unlabelled = sorted(name for name, label in participants.items() if label is None)
+    # One of each class for each part: with fewer no setting helps, and none is named.
+    enough = len(_LABELLED_PARTS) <= min(list(participants.values()).count(its) for its in _CLASSES)
     if unlabelled and settings.unlabelled == "refuse":
+        without = ", or set split.unlabelled: pretraining to use them in pretraining only"
         raise RemitError(
             f"{dataset}: {len(unlabelled)} of {len(participants)} participants have no label "
-            f"({some_of(unlabelled)}); expected 0 or 1 for each; label them in the cohort sheet, "
-            "or set split.unlabelled: pretraining to use them in pretraining only."
+            f"({some_of(unlabelled)}); expected 0 or 1 for each; label them in the cohort sheet"
+            f"{without if enough else ''}."
         )
     strange = sorted(name for name, label in participants.items() if label not in (None, *_CLASSES))
     if strange:
@@ -70,8 +73,8 @@ def make_split(
         raise RemitError(
             f"{dataset}: there are {counts}; expected enough of each for one in train, val and "
             f"test (at least 3, with validation {settings.validation:g} and test "
-            f"{settings.test:g}); add participants of the smaller class, or lower split.validation "
-            "and split.test."
+            f"{settings.test:g}); add participants of the smaller class"
+            f"{', or lower split.validation and split.test' if enough else ''}."
         )
 
     parts = dict.fromkeys(unlabelled, "pretraining_only")
@@ -194,7 +197,29 @@ class ParticipantSplit:
             )
 
 
-def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def read_whole_json(path: Path, what: str, again: str) -> Any:
+    """What a JSON file holds, in which no key stands twice. Raises :class:`RemitError`.
+
+    Args:
+        path: the file.
+        what: expected, for an error: 'a split'.
+        again: to be made again: 'the split'.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
+    except OSError as error:
+        raise RemitError(
+            f"{path}: cannot be read ({error.strerror}); expected {what}; check the path."
+        ) from None
+    except RemitError as error:
+        raise RemitError(f"{path}: {error}; expected each once; make {again} again.") from None
+    except ValueError as error:
+        raise RemitError(
+            f"{path}: is no JSON ({error}); expected {what}; make {again} again."
+        ) from None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object as a dict; :class:`RemitError` where a key stands there twice."""
     repeated = [key for key, number in Counter(key for key, _ in pairs).items() if number > 1]
     if repeated:
@@ -205,18 +230,7 @@ def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_split(file: str | os.PathLike[str]) -> ParticipantSplit:
     """Read and check a split. Raises :class:`RemitError` naming the file and what is wrong."""
     path = Path(file)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=no_duplicates)
-    except OSError as error:
-        raise RemitError(
-            f"{path}: cannot be read ({error.strerror}); expected a split; check the path."
-        ) from None
-    except RemitError as error:
-        raise RemitError(f"{path}: {error}; expected each once; make the split again.") from None
-    except ValueError as error:
-        raise RemitError(
-            f"{path}: is no JSON ({error}); expected a split; make it again."
-        ) from None
+    values = read_whole_json(path, "a split", "the split")
     wrong = _fault(values)
     if wrong:
         raise RemitError(f"{path}: {wrong}; make the split again.")

@@ -3,8 +3,10 @@ opened.
 
 One row per window, sorted Participant -> recording -> parent_window_id -> sub_window_id; one
 fixed-size list of float32 µV per channel. What the numbers mean (rate, units, settings, sources)
-stands as JSON under the key ``remit`` of the schema's metadata. The windows of one recording and a
-primary dataset have the same form, and this is the one reader and the one writer of both.
+stands as JSON under the key ``remit`` of the schema's metadata. The recordings' sketches are bytes
+before the footer, which says where: most readers never need them, and what stands in the footer itself
+is held five times by Arrow as long as the file is open. The windows of one recording and a primary
+dataset have the same form, and this is the one reader and the one writer of both.
 
 Shape suffixes: `W` windows, `C` channels, `S` samples.
 """
@@ -24,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import remit
-from remit.dataset.sketches import sketch
+from remit.dataset import sketches
 from remit.errors import RemitError, some_of
 from remit.files import atomic_write
 from remit.naming import check_id
@@ -37,7 +39,11 @@ if TYPE_CHECKING:
     from remit.preprocessing.chain import Windows
     from remit.recordings.recording import Recording
 
+# Raise when a change here alters a windows file.
+RESULT_VERSION = 2
+
 METADATA_KEY = b"remit"
+SKETCHES_KEY = b"remit.sketches"  # of the footer alone: where they lie, and their SHA-256, as JSON
 UNITS = "µV"
 ROW_GROUP_BYTES = 64 * 2**20  # of signal, uncompressed: what a reader holds at a time
 
@@ -57,6 +63,7 @@ WINDOW_QUALITY: tuple[tuple[str, pa.DataType], ...] = (
 )
 SORTED_BY = ("Participant", "recording", "parent_window_id", "sub_window_id")
 _PLAIN_COLUMNS = tuple(name for name, _ in INDEX_FIELDS + WINDOW_QUALITY)
+_TEXTS = tuple(name for name, kind in INDEX_FIELDS + WINDOW_QUALITY if kind == pa.string())
 # Everything a file's metadata must hold.
 _METADATA = (
     "channels",
@@ -98,10 +105,18 @@ class ParquetWriter:
     splitting, and are read no slower.
     """
 
-    def __init__(self, file: Path, with_metadata: pa.Schema, channels: Sequence[str]) -> None:
-        """Open ``file``; the schema carries the metadata."""
+    def __init__(
+        self,
+        file: Path,
+        with_metadata: pa.Schema,
+        channels: Sequence[str],
+        sketch_by_recording: Mapping[str, np.ndarray],
+    ) -> None:
+        """Open ``file``; the schema carries the metadata, and each recording has a sketch."""
+        self._sketches = sketches.packed(sketch_by_recording)
+        self._file = pa.OSFile(str(file), "wb")
         self._writer = pq.ParquetWriter(
-            file,
+            self._file,
             with_metadata,
             compression="zstd",
             compression_level=3,
@@ -119,8 +134,16 @@ class ParquetWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write the footer."""
+        """Write the sketches, to which no column leads, and the footer."""
+        place = {
+            "offset": self._file.tell(),
+            "bytes": len(self._sketches),
+            "sha256": hashlib.sha256(self._sketches).hexdigest(),
+        }
+        self._file.write(self._sketches)
+        self._writer.add_key_value_metadata({SKETCHES_KEY: json.dumps(place)})
         self._writer.close()
+        self._file.close()
 
 
 def encode_metadata(metadata: Mapping[str, Any]) -> dict[bytes, bytes]:
@@ -236,8 +259,6 @@ def write_windows(
         "signal_sha256": _signal_sha256(windows.signal_WCS, order),
         # Of the samples before any filter: the same whatever reference and mains were found.
         "samples_sha256": _samples_sha256(raw),
-        # Of the same samples: for a piece of it, or other channels.
-        "sketch": sketch(raw),
         "quality": windows.summary(),
     }
     metadata = {
@@ -260,7 +281,11 @@ def write_windows(
     with (
         atomic_write(file) as temporary,
         ParquetWriter(
-            temporary, bare.with_metadata(encode_metadata(metadata)), windows.channels
+            temporary,
+            bare.with_metadata(encode_metadata(metadata)),
+            windows.channels,
+            # Of the samples that `samples_sha256` is of: for a piece of them, or other channels.
+            {recording.recording: sketches.sketch(raw)},
         ) as writer,
     ):
         for first in range(0, num_windows, most):
@@ -334,8 +359,6 @@ def open_dataset(file: str | os.PathLike[str]) -> WindowsFile:
     missing or mistyped column, windows out of order, NaN or infinity, a participant with two
     labels, a recording of two participants, and contents that differ from the stored hash.
     """
-    import pandas as pd
-
     path = Path(file)
     parquet = _parquet(path)
     metadata = _metadata_of(parquet, path)
@@ -345,16 +368,15 @@ def open_dataset(file: str | os.PathLike[str]) -> WindowsFile:
             "recordings."
         )
     _check_schema(parquet.schema_arrow, metadata, path)
-    frames = []
+    plain = []
     hashes: dict[tuple[str, str], str] = {}
     running: dict[tuple[str, str], ContentHash] = {}  # of the recording that is being read
     for group in range(parquet.num_row_groups):
         table = _read_group(parquet, group, path)
-        frames.append(table.select(list(_PLAIN_COLUMNS)).to_pandas())
         _check_values(table, metadata["channels"], path)
-        for first, length in _runs(frames[-1]):
-            row = frames[-1].iloc[first]
-            key = (row["Participant"], row["recording"])
+        plain.append(_coded(table.select(_PLAIN_COLUMNS)))
+        for first, length in _runs(plain[-1]):
+            key = tuple(plain[-1].column(name)[first].as_py() for name in SORTED_BY[:2])
             if key not in running:
                 hashes |= {before: content.hexdigest() for before, content in running.items()}
                 running = {
@@ -365,9 +387,12 @@ def open_dataset(file: str | os.PathLike[str]) -> WindowsFile:
             running[key].update(table.slice(first, length))
         del table  # before the next one is read
     hashes |= {last: content.hexdigest() for last, content in running.items()}
-    if not frames or not sum(map(len, frames)):
+    if not sum(map(len, plain)):
         raise RemitError(f"{path}: holds no windows; expected at least one; make the file again.")
-    frame = pd.concat(frames, ignore_index=True)
+    frame = pa.concat_tables(plain).unify_dictionaries().to_pandas()
+    del plain
+    for name in _TEXTS:  # so that codes are in the order of the texts
+        frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
     _check_order(frame, path)
     labels = _labels(frame, path)
     owners: dict[str, str] = {}
@@ -406,6 +431,7 @@ class WindowsFile:
     """By (participant, recording)"""
     _parquet: pq.ParquetFile
     _frame: pd.DataFrame
+    """As :meth:`frame`, but texts are codes: a window costs 33 bytes, however long its names"""
 
     @property
     def participants(self) -> list[str]:
@@ -426,12 +452,37 @@ class WindowsFile:
         """Number of windows."""
         return len(self._frame)
 
-    def frame(self) -> pd.DataFrame:
-        """One value per window of all columns but signal and quality by channel, in file order.
+    def sketches(self) -> dict[str, np.ndarray]:
+        """The sketch of each recording (uint64 ``[values]``), read anew with each call."""
+        try:
+            place = json.loads(self._parquet.metadata.metadata[SKETCHES_KEY])
+            if not 0 <= place["bytes"] <= self.path.stat().st_size:
+                raise ValueError(place["bytes"])
+            with self.path.open("rb") as file:
+                file.seek(place["offset"])
+                data = file.read(place["bytes"])
+            if hashlib.sha256(data).hexdigest() != place["sha256"]:
+                raise ValueError("other bytes")
+            return sketches.unpacked(data, self.metadata["sources"])
+        except (ValueError, TypeError, KeyError, OSError):
+            raise RemitError(
+                f"{self.path}: its sketches are not there, or not those of its recordings; expected one "
+                "of each, as they were written; make the file again."
+            ) from None
+
+    def frame(self, columns: Sequence[str] = _PLAIN_COLUMNS) -> pd.DataFrame:
+        """One value per window of columns other than signal and quality by channel, in file order.
 
         ``Remission`` is int8, or float64 with NaN where some are unknown; see :attr:`labels`.
         """
-        return self._frame.copy()
+        return self._frame[list(columns)].astype(
+            {name: self._frame[name].cat.categories.dtype for name in _TEXTS if name in columns}
+        )
+
+    def coded(self, name: str) -> tuple[np.ndarray, list[str]]:
+        """A column of texts as codes by window, and the texts that these stand for, sorted."""
+        codes = self._frame[name].cat
+        return codes.codes.to_numpy(), list(codes.categories)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The whole file, or some columns of it, as an arrow table."""
@@ -560,11 +611,10 @@ def _metadata_of(parquet: pq.ParquetFile, path: Path) -> dict[str, Any]:
             f"{path}: the metadata lacks {some_of(missing)}; expected {some_of(_METADATA, 20)}; "
             "make the file again with this version."
         )
-    older = [name for name, source in metadata["sources"].items() if "sketch" not in source]
-    if older:
+    if SKETCHES_KEY not in (parquet.metadata.metadata or {}):
         raise RemitError(
-            f"{path}: the metadata holds no sketch of recording {some_of(older)}; expected one, as copies "
-            "are found by it; make the file again with this version."
+            f"{path}: the footer holds no sketches of the recordings; expected one of each, as copies are "
+            "found by them; make the file again with this version."
         )
     return metadata
 
@@ -611,20 +661,27 @@ def _check_values(table: pa.Table, channels: Sequence[str], path: Path) -> None:
             )
 
 
-def _runs(frame: pd.DataFrame) -> list[tuple[int, int]]:
+def _coded(table: pa.Table) -> pa.Table:
+    """A table whose columns of texts are codes and the texts that they stand for."""
+    for name in _TEXTS:
+        coded = table.column(name).dictionary_encode()
+        table = table.set_column(table.column_names.index(name), name, coded)
+    return table
+
+
+def _runs(coded: pa.Table) -> list[tuple[int, int]]:
     """(first row, number of rows) of each stretch of rows of one recording."""
-    keys = frame[["Participant", "recording"]]
-    first = np.flatnonzero((keys != keys.shift()).any(axis=1).to_numpy())
-    return list(zip(first, np.diff(np.append(first, len(frame))), strict=True))
+    keys_2W = np.stack([coded.column(n).combine_chunks().indices.to_numpy() for n in SORTED_BY[:2]])
+    changes_W = (np.diff(keys_2W, axis=1, prepend=-1) != 0).any(axis=0)
+    first = np.flatnonzero(changes_W)
+    return list(zip(first.tolist(), np.diff(np.append(first, len(coded))).tolist(), strict=True))
 
 
 def _check_order(frame: pd.DataFrame, path: Path) -> None:
     """Rows must strictly increase in the sort columns, so no window is given twice either."""
-    import pandas as pd
-
     increases = np.zeros(len(frame) - 1, dtype=bool)
     for name in reversed(SORTED_BY):
-        codes = pd.factorize(frame[name], sort=True)[0]
+        codes = (frame[name].cat.codes if name in _TEXTS else frame[name]).to_numpy()
         increases = (codes[1:] > codes[:-1]) | ((codes[1:] == codes[:-1]) & increases)
     if not increases.all():
         row = int(np.flatnonzero(~increases)[0]) + 1

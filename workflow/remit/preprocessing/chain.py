@@ -13,13 +13,14 @@ Shape suffixes: `W` windows, `C` channels, `S` samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from remit import progress
 from remit.config import Preprocessing
 from remit.config import Quality as QualitySettings
 from remit.errors import RemitError
@@ -243,7 +244,7 @@ def preprocess(
     signal_CWS = np.empty((num_channels, num_windows, plan.window), dtype=np.float32)
     peak_to_peak = np.empty((num_windows, num_channels), dtype=np.float32)
     workspace = resample.Workspace()
-    for channel in range(num_channels):
+    for channel in progress.track(range(num_channels), f"filtering {name}", "channel"):
         raw_S = picked.signal_CS[channel]
         if reference_S is not None:
             raw_S = raw_S - reference_S
@@ -283,6 +284,27 @@ def preprocess(
         dropped_seconds=_dropped_seconds(plan),
         notes=notes,
     )
+
+
+def conditioned(
+    recording: Recording, settings: Preprocessing, channels: Sequence[str], stretch: int
+) -> Iterator[np.ndarray]:
+    """Each channel of one stretch as it is before windows are cut out of it: float64 µV [S].
+
+    ``stretch`` is the ``parent_window_id`` of its windows; the rate is ``settings.sampling_rate``.
+    A channel's samples are overwritten when the next one is asked for. Raises what
+    :func:`preprocess` raises.
+    """
+    name = f"participant {recording.participant}, recording {recording.recording}"
+    plan = _plan(recording, settings, name)
+    reference_S = None
+    if settings.reference is not None:
+        behind = reference_electrodes(recording, settings.reference)
+        reference_S, _ = reference_signal(recording, behind)
+    workspace = resample.Workspace()
+    for raw_S in recording.pick(channels).signal_CS:
+        own_S = raw_S if reference_S is None else raw_S - reference_S
+        yield _condition(plan.stretches[stretch].of(own_S), plan, workspace)
 
 
 def _check_reference(
@@ -594,10 +616,14 @@ def _figures(
     return figures
 
 
-def _judge(
-    figures: dict[str, np.ndarray], bad_channels: Sequence[str], settings: QualitySettings
-) -> tuple[str, ...]:
-    """Per window the reasons why it is bad, joined by commas; one channel is enough."""
+def beyond_thresholds(
+    figures: Mapping[str, np.ndarray], settings: QualitySettings
+) -> dict[str, np.ndarray]:
+    """By reason, in which windows which electrode is beyond its threshold: bool [W, C].
+
+    ``figures``: those of :data:`CHANNEL_QUALITY`, float32 [W, C]. A reason without a threshold is
+    left out.
+    """
     too_much = (
         ("flat", "flat_fraction", settings.max_flat_fraction),
         ("clipped", "clipped_fraction", settings.max_clipped_fraction),
@@ -607,14 +633,19 @@ def _judge(
         ("high frequencies", "high_frequency_ratio", settings.max_high_frequency_ratio),
         ("flat spectrum", "spectral_flatness", settings.max_spectral_flatness),
     )
-    found: list[tuple[str, Any]] = [
-        (word, (figures[name] > most).any(axis=1))
-        for word, name, most in too_much
-        if most is not None
-    ]
+    found = {word: figures[name] > most for word, name, most in too_much if most is not None}
     if settings.min_contact_fraction is not None:
-        contact_W = (figures["contact_fraction"] < settings.min_contact_fraction).any(axis=1)
-        found.append(("no contact", contact_W))
+        found["no contact"] = figures["contact_fraction"] < settings.min_contact_fraction
+    return found
+
+
+def _judge(
+    figures: dict[str, np.ndarray], bad_channels: Sequence[str], settings: QualitySettings
+) -> tuple[str, ...]:
+    """Per window the reasons why it is bad, joined by commas; one channel is enough."""
+    found: list[tuple[str, Any]] = [
+        (word, bad_WC.any(axis=1)) for word, bad_WC in beyond_thresholds(figures, settings).items()
+    ]
     if settings.min_worn_fraction is not None:
         found.append(("not worn", figures["worn_fraction"] < settings.min_worn_fraction))
     if bad_channels and not settings.use_bad_channels:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from remit import naming
@@ -54,8 +56,8 @@ def resolve(row: SheetRow, root: str | Path | None) -> Path:
     """The file of a row: its path inside `root`, or as it is when `root` is None.
 
     The result is relative when both are. A path may not leave the root by '..' or by being an
-    absolute path to somewhere else; symbolic links inside the root are followed, for data sets
-    kept by git-annex consist of them. Raises RemitError for a path that leaves its root.
+    absolute path to somewhere else; where its links lead, :class:`Links` says. Raises RemitError for a
+    path that leaves its root.
     """
     if root is None:
         return Path(row.path)
@@ -72,6 +74,43 @@ def resolve(row: SheetRow, root: str | Path | None) -> Path:
             "the recordings."
         )
     return wanted if absolute else _plain(Path(root) / row.path)
+
+
+class Links:
+    """Refuses symbolic links that lead out of a cohort's folder.
+
+    Args:
+        cohort: its name, for the error.
+        root: the folder; it may be a link itself.
+        others: further folders that may be led to (`cohorts.<name>.follow_links_to`).
+    """
+
+    def __init__(self, cohort: str, root: Path, others: Sequence[str]) -> None:
+        self._cohort, self._root = cohort, root
+        self._real = cache(os.path.realpath)  # of folders, each of which holds many files
+        self._allowed = [Path(self._real(folder)) for folder in (root, *others)]
+        self._below = _plain(Path.cwd() / root)
+
+    def outside(self, file: Path) -> Path | None:
+        """Where links on the way to a file lead, if that is outside; files need not be there."""
+        if file.is_symlink():
+            real = Path(os.path.realpath(file))
+        else:
+            real = Path(self._real(file.parent)) / file.name
+            below = _plain(Path.cwd() / file).is_relative_to(self._below)
+            if not below and self._allowed[0].is_relative_to(real.parent):
+                return None  # beside or above the folder: a sidecar of a whole BIDS data set
+        return None if any(real.is_relative_to(folder) for folder in self._allowed) else real
+
+    def check(self, file: Path) -> None:
+        """Raise RemitError where links on the way to a file lead outside."""
+        if (real := self.outside(file)) is not None:
+            raise RemitError(
+                f"{file}: a symbolic link leads to {real}, outside the folder of cohort "
+                f"'{self._cohort}' ({self._root}); expected a file inside it; copy it there, or, if you "
+                f"trust where it leads, set cohorts.{self._cohort}.follow_links_to: "
+                f"{json.dumps([str(real.parent)], ensure_ascii=False)}."
+            )
 
 
 def _plain(path: Path) -> Path:
@@ -99,6 +138,13 @@ def read_sheet(file: str | Path, root: str | Path | None = None) -> list[SheetRo
         raise RemitError(f"{file}: lists no recording; expected one per line; add some.")
     _check_together(file, rows, lines)
     return rows
+
+
+def read_made_sheet(file: str | Path) -> list[SheetRow]:
+    """Read a sheet of results/cohorts: its paths begin where the configuration says, were held against
+    that when it was made, and may be absolute; who reads it here opens none of them.
+    """
+    return read_sheet(file, os.sep)
 
 
 def read_table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -603,6 +603,8 @@ def _hdf5_value(path: Path, item: Any, depth: int, left: list[int]) -> Any:
         return Other(kind or "object")
     if item.shape is None:
         return Other("empty")
+    if item.external or item.is_virtual:  # its values lie in a file that somebody else has named
+        return Other("link")
     shape = tuple(reversed(item.shape))
     if "MATLAB_empty" in item.attrs:
         shape = tuple(int(length) for length in np.ravel(item[()]))

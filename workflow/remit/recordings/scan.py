@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from remit import progress
 from remit.config import Label
 from remit.errors import RemitError, did_you_mean, some_of
 from remit.naming import check_id
@@ -141,10 +142,10 @@ def scan(
     scanner = _Scanner(root, layout, people, label is not None, covariates, require_label, options)
     if layout == "folder":
         _check_level(root, people)
-        files = _folder(root, people, scanner.warnings)
+        files: Iterable[_File] = _folder(root, people, scanner.warnings)
     else:
-        files = _bids(root, people, wanted)
-    for file in files:
+        files = list(_bids(root, people, wanted))
+    for file in progress.track(files, "looking into recordings", "file"):
         scanner.take(file)
     return scanner.result()
 

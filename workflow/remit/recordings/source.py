@@ -15,7 +15,7 @@ from pathlib import Path
 
 from remit.config import Cohort, Config
 from remit.errors import RemitError
-from remit.recordings.cohort import SheetRow, read_sheet, resolve, simulated_rows
+from remit.recordings.cohort import Links, SheetRow, read_sheet, resolve, simulated_rows
 from remit.recordings.registry import ReaderOptions, companions, read_recording
 from remit.recordings.scan import Wanted, scan
 
@@ -116,17 +116,24 @@ def overlay(
     electrodes: Sequence[str],
     recording: str = "",
     allow_truncated: bool = False,
+    rows: Sequence[SheetRow] = (),
 ) -> str:
     """A configuration (YAML) for a sheet whose paths begin in `root`: cohort 'mine'.
 
     `electrodes` are those of `recording`; of a dense cap the 10-20 system's are taken, and where
-    nothing is known the default channels stand there to be changed. Paths are written absolute.
+    nothing is known the default channels stand there to be changed. Paths are written absolute, and
+    folders to which links of `rows` lead out of `root` are named.
     """
     lines = ["cohort: mine", "cohorts:", "  mine:"]
     lines += [
         f"    {key}: {_quoted(_absolute(path))}" for key, path in (("sheet", sheet), ("root", root))
     ]
     lines += ["    allow_truncated: true"] if allow_truncated else []
+    links = Links("mine", root, ())
+    led_to = [real for row in rows if (real := links.outside(resolve(row, root))) is not None]
+    if folders := sorted({str(real.parent) for real in led_to}):
+        lines.append("    # Links in the folder lead to these; take out what you do not trust.")
+        lines.append(f"    follow_links_to: [{', '.join(map(_quoted, folders))}]")
     chosen = list(electrodes)
     if len(chosen) > _MOST_CHANNELS:  # names of files are made of the channels
         usual = [name for name in TEN_TWENTY if name in electrodes]
@@ -142,6 +149,12 @@ def overlay(
         chosen = list(Config().channels)
         lines.append("# Change this: write the electrodes of your recordings.")
     lines.append(f"channels: [{', '.join(map(_quoted, chosen))}]")
+    # A default of 2000 would make the demo twice as long, whose people need half of it.
+    lines += [
+        "# What real recordings need before the waveform is learned (docs/benchmarks.md).",
+        "pretraining:",
+        "  least_steps: 2000",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -165,5 +165,5 @@ def check_plausible(signal_CS: np.ndarray, rate: float, source: str) -> None:
         raise RemitError(
             f"{source}: the EEG varies by {amplitude:.3g} µV (SD within a second, median channel); "
             f"expected {low:g} to {high:g} µV; the file is damaged, or its unit or scaling is "
-            "wrong; export it again or leave it out."
+            "wrong; state its unit if the file does not, export it again, or leave it out."
         )
