@@ -3,12 +3,14 @@
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from remit import naming
 from remit.config import Execution, Sequences
 from remit.dataset.sequences import TokenSequences, load_sequences
 from remit.dataset.splits import read_split
@@ -19,9 +21,17 @@ from remit.nn.heads import ClassifierHead
 from remit.training import checkpoint
 from remit.training import participants as tuning
 from remit.training.data import build_encoder, encoder_settings, signals_of
-from remit.training.pretrain import keep_aside, learning_rate
+from remit.training.pretrain import keep_aside, learning_rate, run_name
 from remit.training.runtime import seed_all
-from tests.unit.training.conftest import CHANNELS, MODEL, PEOPLE, RULE_MODEL, make_dataset, split_of
+from tests.unit.training.conftest import (
+    CHANNELS,
+    MODEL,
+    NAME,
+    PEOPLE,
+    RULE_MODEL,
+    make_dataset,
+    split_of,
+)
 
 
 def same_tensors(one, other):
@@ -522,6 +532,14 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_in_one_line(trained, tmp_pat
         made.finetune(tuned)
 
 
+def test_equal_contents_are_equal_bytes_wherever_their_texts_came_from(trained, tmp_path):
+    """As after a resume, where a part of them was read from a state."""
+    _, backbone = trained
+    read = checkpoint.load(backbone, "pretrained")
+    checkpoint.save(tmp_path / "again.pt", "pretrained", read)
+    assert (tmp_path / "again.pt").read_bytes() == backbone.read_bytes()
+
+
 def changed(backbone, tmp_path, change):
     content = torch.load(backbone, weights_only=True)
     change(content)
@@ -583,8 +601,21 @@ def test_cuda_that_is_not_there_is_refused(bench):
         bench.pretrain(execution=Execution(device="cuda", mlflow=False))
 
 
-def test_an_mlflow_server_that_refuses_stops_nothing_and_changes_nothing(trained, tmp_path):
+def test_the_mlflow_runs_of_folds_are_told_apart():
+    one = naming.path("pretrained", model=str(NAME))
+    folds = [
+        naming.path("pretrained_fold", model=str(NAME), repeat=repeat, fold="3")
+        for repeat in ("1", "10")
+    ]
+    found = [run_name(NAME, Path(file)) for file in (one, *folds)]
+    assert found == [str(NAME), f"{NAME}_r1f3", f"{NAME}_r10f3"]
+
+
+def test_an_mlflow_server_that_refuses_stops_nothing_and_changes_nothing(
+    trained, tmp_path, monkeypatch
+):
     made, backbone = trained
+    monkeypatch.chdir(tmp_path)
     dead = Execution(device="cpu", mlflow_uri="http://127.0.0.1:9")
     one, lines = made.finetune(backbone, tmp_path / "one.pt", execution=dead)
     assert sum("warning: MLflow could not" in line for line in lines) == 1

@@ -89,29 +89,29 @@ def mask_tokens(
     total = num_steps * num_channels
     most = total if ratio == 1.0 or total == 1 else total - 1
     remaining = min(max(round(ratio * total), 1), most)
-    mask_KC = np.zeros((num_steps, num_channels), dtype=np.bool_)
     if remaining == total:
-        mask_KC[:] = True
-        return mask_KC
+        return np.ones((num_steps, num_channels), dtype=np.bool_)
 
+    # Bytes, not an array: blocks are a few tokens, and a call of numpy costs more than one of them.
+    masked = bytearray(total)
     # Walking a random order and skipping what is masked by then draws uniformly from the rest.
-    for anchor in rng.permutation(total):
-        step, channel = divmod(int(anchor), num_channels)
-        if mask_KC[step, channel]:
+    for anchor in rng.permutation(total).tolist():
+        if masked[anchor]:
             continue
+        step, channel = divmod(anchor, num_channels)
         length = min(int(rng.integers(shortest, longest + 1)), num_steps)
         start = min(max(step - int(rng.integers(length)), 0), num_steps - length)
         if rng.random() < single_channel_fraction:
-            channels = np.array([channel])
+            channels = [channel]
         else:  # a random order, so that trimming favours no channel
-            channels = rng.permutation(num_channels)
-        for k in range(start, start + length):
-            fresh = channels[~mask_KC[k, channels]][:remaining]
-            mask_KC[k, fresh] = True
-            remaining -= len(fresh)
+            channels = rng.permutation(num_channels).tolist()
+        block = (k * num_channels + c for k in range(start, start + length) for c in channels)
+        for token in [token for token in block if not masked[token]][:remaining]:
+            masked[token] = True
+            remaining -= 1
         if remaining == 0:
             break
-    return mask_KC
+    return np.frombuffer(masked, dtype=np.bool_).reshape(num_steps, num_channels)
 
 
 def sequence_mask(
@@ -208,7 +208,7 @@ def draw_corruption(
     shown[replace] = False
     candidates = np.flatnonzero(shown)
     hidden[hide] = True
-    if len(candidates):
+    if len(replace) and len(candidates):
         source[replace] = rng.choice(candidates, size=len(replace))
     else:
         hidden[replace] = True

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from remit.config import Pretraining
 from remit.dataset.corpus import Read
@@ -23,25 +24,32 @@ def augmented(read: Read, options: Pretraining, seed: Sequence[int]) -> Read:
 
     A shifted sequence begins a random number of samples later, and its last step becomes padding.
     """
-    samples_BKCS, valid_BK = read.samples_BKCS, read.valid_BK
     if not (options.random_shift or options.random_sign or options.random_gain):
         return read
-    samples_BKCS, valid_BK = samples_BKCS.clone(), valid_BK.clone()
-    C, S = samples_BKCS.shape[2:]
+    # By numpy, and each sample written once: rows are too small for torch's calls.
+    from_BKCS, valid_BK = read.samples_BKCS.numpy(), read.valid_BK.numpy().copy()
+    to_BKCS = np.empty_like(from_BKCS)
+    C, S = from_BKCS.shape[2:]
+    steps_B = valid_BK.sum(axis=1).tolist()
     for row, (number, turn) in enumerate(
         zip(read.number_B.tolist(), read.turn_B.tolist(), strict=True)
     ):
         rng = np.random.default_rng([*seed, number, turn])
         # Always all three, so that leaving one out does not change the others.
-        shift, sign = int(rng.integers(S)), float(rng.choice([-1.0, 1.0]))
+        shift, sign = int(rng.integers(S)), (-1.0, 1.0)[rng.integers(2)]
         gain = float(np.exp(rng.normal(0.0, options.random_gain)))
-        steps = int(valid_BK[row].sum())
+        if options.random_sign:
+            gain *= sign
+        steps, moved = steps_B[row], 0
         if options.random_shift and shift and steps >= FEWEST_STEPS:
-            # A copy: of one channel this would be a view, written to while it is read.
-            flat_CL = samples_BKCS[row, :steps].transpose(0, 1).reshape(C, steps * S).clone()
-            later_CL = flat_CL[:, shift : shift + (steps - 1) * S]
-            samples_BKCS[row, : steps - 1] = later_CL.reshape(C, steps - 1, S).transpose(0, 1)
-            samples_BKCS[row, steps - 1] = 0.0
-            valid_BK[row, steps - 1] = False
-        samples_BKCS[row] *= gain * (sign if options.random_sign else 1.0)
-    return replace(read, samples_BKCS=samples_BKCS, valid_BK=valid_BK)
+            later = steps - 1
+            flat_CL = from_BKCS[row, :steps].transpose(1, 0, 2).reshape(C, steps * S)
+            later_CkS = flat_CL[:, shift : shift + later * S].reshape(C, later, S)
+            np.multiply(later_CkS.transpose(1, 0, 2), gain, out=to_BKCS[row, :later])
+            to_BKCS[row, later] = 0.0 * gain
+            valid_BK[row, later] = False
+            moved = steps
+        np.multiply(from_BKCS[row, moved:], gain, out=to_BKCS[row, moved:])
+    return replace(
+        read, samples_BKCS=torch.from_numpy(to_BKCS), valid_BK=torch.from_numpy(valid_BK)
+    )

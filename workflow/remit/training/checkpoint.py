@@ -13,6 +13,7 @@ import json
 import lzma
 import pickle
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -21,8 +22,9 @@ from typing import Any, Literal, Self
 from zipfile import BadZipFile
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
+from remit.dataset import sketches
 from remit.errors import RemitError
 from remit.files import atomic_write, write_json
 
@@ -80,6 +82,13 @@ class _PretrainedData(_Data):
     transductive: bool
     participants_seen: dict[Literal["training", "early_stopping"], list[str]]
     signals_seen: list[str]
+    sketches_seen: str = ""
+
+    @field_validator("sketches_seen")
+    @classmethod
+    def _can_be_read(cls, text: str) -> str:
+        sketches.decode(text)
+        return text
 
 
 class _Checkpoint(_Part):
@@ -111,10 +120,23 @@ _MODELS: dict[str, type[_Checkpoint]] = {"pretrained": _Pretrained, "finetuned":
 
 
 def write_tensors(file: Path, content: Mapping[str, Any]) -> None:
-    """``torch.save`` through memory: a full disk is then an OSError that says so."""
+    """``torch.save`` through memory: a full disk is then an OSError that says so.
+
+    Equal contents give the same bytes, also where a part of one was read from a state.
+    """
     buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
+    torch.save(_once(dict(content)), buffer)
     file.write_bytes(buffer.getbuffer())
+
+
+def _once(value: Any) -> Any:
+    """The same value, in which equal texts are one object and no other value stands twice: of what it has
+    met before, a pickle writes where that was."""
+    if type(value) is dict:  # a module's own has more to it than its items
+        return {_once(key): _once(each) for key, each in value.items()}
+    if type(value) is list:
+        return [_once(each) for each in value]
+    return sys.intern(value) if type(value) is str else value
 
 
 def save(file: Path, kind: Kind, payload: Mapping[str, Any]) -> None:

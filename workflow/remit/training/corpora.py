@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remit.config import Pretraining, Sequences
+from remit.dataset import sketches
 from remit.dataset.corpus import Corpora, Part, SignalMemory
 from remit.dataset.sequences import unusable
 from remit.dataset.windows import WindowsFile, open_dataset
@@ -50,9 +51,9 @@ def refuse_overlap(
     its signal, :func:`remit.training.data.seen_again` says.
     """
     for corpus in corpora:
-        for people, who, otherwise in (
-            (held_out, "a held-out participant", ", or set pretraining.transductive"),
-            (aside, "a participant kept aside for early stopping", ""),
+        for people, who in (
+            (held_out, "a held-out participant"),
+            (aside, "a participant kept aside for early stopping"),
         ):
             twins = _namesakes(corpus, people) if same_ids else []
             if twins:
@@ -64,7 +65,7 @@ def refuse_overlap(
             for recording, theirs in seen_again(corpus, primary, people).items():
                 raise RemitError(
                     f"{corpus.path}: recording '{recording}' holds the same signal as '{theirs}' of "
-                    f"{who}; expected corpora free of them; take it out of the extra cohort{otherwise}."
+                    f"{who}; expected corpora free of them; take it out of the extra cohort."
                 )
 
 
@@ -160,5 +161,7 @@ def seen(train: Corpora, stop: Corpora) -> dict[str, Any]:
         },
         "signals_seen": sorted({key for who in shown for key in signals_of(*who)}),
         "files_seen": sorted({key for who in shown for key in files_of(*who)}),
-        "sketches_seen": sorted({key for who in shown for key in sketches_of(*who)}),
+        "sketches_seen": sketches.encode(
+            sketches.joined(each for who in shown for each in sketches_of(*who).values())
+        ),
     }

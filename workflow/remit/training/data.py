@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from remit.dataset.sketches import holder_of
+from remit.dataset import sketches
 from remit.dataset.splits import ParticipantSplit, read_split
 from remit.dataset.windows import WindowsFile
 from remit.errors import RemitError
@@ -120,14 +120,14 @@ def signals_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, s
     }
 
 
-def sketches_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, str]:
-    """The recordings of some participants by the values of their sketches."""
+def sketches_of(dataset: WindowsFile, participants: Iterable[str]) -> dict[str, np.ndarray]:
+    """The sketches of some participants' recordings, by the recording's name."""
     chosen = set(participants)
+    sources = dataset.metadata["sources"]
     return {
-        value: recording
-        for recording, source in dataset.metadata["sources"].items()
-        for value in source["sketch"]
-        if source["participant"] in chosen
+        recording: values
+        for recording, values in dataset.sketches().items()
+        if sources[recording]["participant"] in chosen
     }
 
 
@@ -137,20 +137,21 @@ def seen_again(
     """The recordings of a dataset that hold signal of ``participants`` of the other: theirs by name."""
     chosen = set(participants)
     known = signals_of(other, chosen) | files_of(other, chosen)
-    return _found_again(dataset, known, sketches_of(other, chosen))
+    return _found_again(dataset, known, sketches.Holders(sketches_of(other, chosen)))
 
 
 def _found_again(
-    dataset: WindowsFile, known: Mapping[str, str], sketches: Mapping[str, str]
+    dataset: WindowsFile, known: Mapping[str, str], holders: sketches.Holders
 ) -> dict[str, str]:
     """The recordings of a dataset whose signal, file or sketch is known: what these stand for there."""
     files = files_of(dataset, dataset.participants)
     found = {recording: known[key] for key, recording in files.items() if key in known}
+    own = dataset.sketches()
     for recording, source in dataset.metadata["sources"].items():
         for key in _SIGNAL_HASHES:
             if source[key] in known:
                 found[recording] = known[source[key]]
-        if theirs := holder_of(source["sketch"], sketches):
+        if theirs := holders.of(own[recording]):
             found.setdefault(recording, theirs)
     return found
 
@@ -181,8 +182,8 @@ def seen_in_pretraining(
     names = {name for part in content["data"]["participants_seen"].values() for name in part}
     data = content["data"]
     seen = dict.fromkeys([*data["signals_seen"], *data.get("files_seen", ())], "pretraining")
-    sketches = dict.fromkeys(data.get("sketches_seen", ()), "pretraining")
+    holders = sketches.Holders({"pretraining": sketches.decode(data.get("sketches_seen", ""))})
     sources = dataset.metadata["sources"]
-    known = {sources[found]["participant"] for found in _found_again(dataset, seen, sketches)}
+    known = {sources[found]["participant"] for found in _found_again(dataset, seen, holders)}
     cohort = dataset.metadata["cohort"]
     return [name for name in people if f"{cohort}/{name}" in names or name in known]

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from remit import progress
 from remit.config import Execution, Sequences
 from remit.dataset.sequences import check_usable, index_sequences, load_sequences, unusable
 from remit.dataset.windows import INDEX_FIELDS, WindowsFile, encode_metadata, open_dataset
@@ -187,7 +188,8 @@ def tables(
 ) -> Iterator[pa.Table]:
     """The rows of participants who have usable windows, as many people at a time as fit into memory."""
     schema = _schema(encoder.settings.d_model)
-    for some in _groups(dataset, people):
+    groups = list(_groups(dataset, people))
+    for some in progress.track(groups, "embedding", "group of participants"):
         yield _table(encoder, dataset, some, sequences, device, schema)
 
 

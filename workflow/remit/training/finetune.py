@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from remit import progress
 from remit.config import Execution, Finetuning, Sequences, Settings
 from remit.dataset.sequences import check_usable, load_sequences
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
-from remit.evaluation.metrics import FIGURES, participant_metrics, with_intervals
+from remit.evaluation.metrics import FIGURES, participant_metrics, shown, with_intervals
 from remit.evaluation.read_log import note_test_read
 from remit.files import atomic_write, remove_leftovers, sha256_of
 from remit.naming import ModelName
 from remit.nn.encoder import Encoder
 from remit.nn.export import ParticipantClassifier, ParticipantProbabilities
 from remit.nn.heads import ClassifierHead
-from remit.tracking import Tracker
+from remit.tracking import Tracker, tags_of_model
 from remit.training import checkpoint
+from remit.training.classifier import Training
 from remit.training.data import (
     build_encoder,
     encoder_settings,
@@ -40,23 +41,15 @@ from remit.training.data import (
     signal_of,
     split_of,
 )
-from remit.training.memory import MicroBatch
-from remit.training.participants import (
-    NUM_CLASSES,
-    SEQUENCES_AT_ONCE,
-    Participants,
-    class_weights,
-    predict,
-    step,
-)
-from remit.training.runtime import prepare, seed_all, use_backend, versions
+from remit.training.participants import Participants, predict
+from remit.training.runtime import prepare, use_backend, versions
 from remit.training.state import TrainingState
 
 RESULT_VERSION = 3  # raise when a change here alters a fine-tuned model or its card
 
 
 # What a random draw is for; part of its seed.
-_INITIALISE, _ORDER, _DROPOUT, _BOOTSTRAP = range(10, 14)
+_BOOTSTRAP = 13  # those before it are `classifier`'s
 
 
 class BackboneSettings(Settings):
@@ -67,10 +60,15 @@ class BackboneSettings(Settings):
     sequences: Sequences
 
 
-class FinetuneSettings(BackboneSettings):
-    """What the rule's command is given."""
+class ClassifierSettings(BackboneSettings):
+    """What any training of a classifier on a backbone is given."""
 
     finetuning: Finetuning
+
+
+class FinetuneSettings(ClassifierSettings):
+    """What the rule's command is given."""
+
     transductive: bool = False
 
 
@@ -175,7 +173,6 @@ def finetune(
     encoder.to(device).eval()
     backend = use_backend(encoder, execution.backend, device)
     frozen = options.freeze_backbone
-    encoder.requires_grad_(not frozen)
 
     def part(which: str) -> Participants:
         sequences = load_sequences(dataset, split.part(which), settings.sequences)
@@ -195,8 +192,8 @@ def finetune(
         f"{'frozen' if frozen else 'trained'}; device {device}, backend {backend}"
         + ("; SIMULATED data" if metadata["simulated"] else "")
     )
-    seed_all(options.seed, _INITIALISE)
-    head = ClassifierHead(encoder.settings.d_model, NUM_CLASSES, options.dropout).to(device)
+    training = Training(encoder, train, options, execution, seed=options.seed, log=log)
+    head = training.head
     data = {
         "dataset": metadata["dataset"],
         "cohort": metadata["cohort"],
@@ -217,7 +214,6 @@ def finetune(
     }
     all_settings = settings.model_dump(mode="json")
     tracker = _track(execution, name, dataset, pretrained, all_settings, log)
-    optimiser, schedule = _optimiser(encoder, head, options)
     remove_leftovers(predictions)
     state = TrainingState(
         output,
@@ -227,28 +223,24 @@ def finetune(
             "data": data,
             "from": pretrained["fingerprint"],
         },
-        {"head": head, "encoder": encoder, "optimiser": optimiser, "schedule": schedule},
+        {
+            "head": head,
+            "encoder": encoder,
+            "optimiser": training.optimiser,
+            "schedule": training.schedule,
+        },
         60 * execution.save_minutes,
         log,
-    )
-    memory = MicroBatch(
-        execution.micro_batch,
-        batch=SEQUENCES_AT_ONCE,
-        tokens=train.sequences.num_steps * len(metadata["channels"]),
-        width=encoder.settings.d_model,
-        device=device,
-        log=log,
     )
     # A head alone takes seconds, less than it would take to save it.
     saving = nullcontext() if frozen else state.until_saved()
     with tracker.watching(), saving:
-        best, history = _fit(
-            encoder, head, train, val, options, optimiser, schedule, state, memory, tracker, log
-        )
+        best, history = _fit(encoder, training, val, state, tracker, log)
     head.load_state_dict(best["head"], strict=True)
     if not frozen:
         encoder.load_state_dict(best["encoder"], strict=True)
-    note_test_read(f"fine-tune {name}", metadata["dataset"], metadata["cohort"], log)
+    analysis = {"settings": all_settings, "data": data, "from": pretrained["fingerprint"]}
+    note_test_read(f"fine-tune {name}", metadata["dataset"], metadata["cohort"], analysis, log)
     test = part("test")
     frame: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
@@ -296,50 +288,26 @@ def finetune(
     card = output.with_suffix(".json")
     checkpoint.save_card(card, "finetuned", payload)
     checkpoint.save(output, "finetuned", payload)
-    state.remove()
     _log_result(tracker, name, encoder, head, payload, dataset, settings, [card, predictions])
+    state.remove()  # last: whoever is ended while waiting for MLflow has a failed job's output deleted
     summary = results["test"]
     log(
         f"fine-tune {name}: best epoch {best['epoch']}; test (n={summary['n']}): accuracy "
-        f"{_shown(summary['accuracy'])}, AUC {_shown(summary['auc'])}; wrote {output}"
+        f"{shown(summary['accuracy'])}, AUC {shown(summary['auc'])}; wrote {output}"
     )
-
-
-def _shown(figure: dict[str, Any]) -> str:
-    if figure["value"] is None:
-        return "undefined"
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
-
-
-def _optimiser(
-    encoder: Encoder, head: ClassifierHead, options: Finetuning
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.CosineAnnealingLR]:
-    groups: list[dict[str, Any]] = [
-        {"params": list(head.parameters()), "lr": options.learning_rate}
-    ]
-    if not options.freeze_backbone:
-        groups.append({"params": list(encoder.parameters()), "lr": options.backbone_learning_rate})
-    optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
-    return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=options.epochs)
 
 
 def _fit(
     encoder: Encoder,
-    head: ClassifierHead,
-    train: Participants,
+    training: Training,
     val: Participants,
-    options: Finetuning,
-    optimiser: torch.optim.AdamW,
-    schedule: torch.optim.lr_scheduler.CosineAnnealingLR,
     state: TrainingState,
-    memory: MicroBatch,
     tracker: Tracker,
     log: Callable[[str], None],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The loop; returns the best epoch (by validation F1, ties by loss) and the numbers of each."""
+    options, head, memory = training.options, training.head, training.memory
     train_backbone = not options.freeze_backbone
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    weights = class_weights(train.labels_N, options.class_weights)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "f1": -1.0, "loss": math.inf}
     losses: list[float] = []  # of the steps done of the epoch after the last one in history
@@ -357,12 +325,6 @@ def _fit(
             "micro_batch": memory.size,
         }
 
-    def gradient(batches: list[list[int]], draw: tuple[int, int], sequences_at_once: int) -> float:
-        train.sequences_at_once = sequences_at_once
-        seed_all(options.seed, _DROPOUT, *draw)
-        optimiser.zero_grad(set_to_none=True)
-        return step(train, head, batches, weights, train_backbone=train_backbone)
-
     saved = state.load() if train_backbone else None
     if saved:
         history, best = saved["history"], saved["best"]
@@ -370,40 +332,23 @@ def _fit(
         memory.begin_at(saved["micro_batch"])
         for entry in history:
             tracker.metrics(entry, int(entry["epoch"]))
-    for epoch in range(len(history) + 1, options.epochs + 1):
+    epochs = range(len(history) + 1, options.epochs + 1)
+    for epoch in progress.track(epochs, "fine-tuning", "epoch", done=len(history)):
         began = time.perf_counter()
-        head.train()
-        order = (
-            np.random.default_rng([options.seed, _ORDER, epoch]).permutation(len(train)).tolist()
-        )
-        size = options.batch_size
-        batches = [order[first : first + size] for first in range(0, len(order), size)]
-        together = options.gradient_accumulation
-        steps = [batches[first : first + together] for first in range(0, len(batches), together)]
+        steps = training.steps(epoch)
         for number in range(len(losses), len(steps)):
-            loss = memory.within(partial(gradient, steps[number], (epoch, number)))
-            norm = torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
-            if not torch.isfinite(norm):
-                people = [train.names[index] for batch in steps[number] for index in batch]
-                raise RemitError(
-                    f"fine-tuning: the gradient is not finite at epoch {epoch}, step {number + 1} of "
-                    f"{len(steps)}, with participants {some_of(people)}; expected numbers; what was "
-                    "saved before is kept; lower finetuning.learning_rate or look for extreme values in "
-                    "their recordings."
-                )
-            optimiser.step()
-            losses.append(loss)
+            losses.append(training.take(steps[number], epoch, number))
             sizes.append(sum(len(batch) for batch in steps[number]))
             if train_backbone:
                 state.between_steps(snapshot)
-        schedule.step()
+        training.schedule.step()
         probabilities = predict(val, head)
         labels = val.labels_N.cpu().numpy()
         figures = participant_metrics(labels.tolist(), probabilities.tolist())
         entry = {
             "epoch": epoch,
             "train_loss": float(np.average(losses, weights=sizes)),
-            "val_loss": _cross_entropy(labels, probabilities, weights.cpu().numpy()),
+            "val_loss": _cross_entropy(labels, probabilities, training.weights.cpu().numpy()),
             **{f"val_{key}": value for key, value in figures.items() if not key.startswith("n")},
         }
         history.append(entry)
@@ -468,25 +413,23 @@ def _track(
         execution,
         name.finetuned,
         {
-            "remit.stage": "fine-tuning",
-            "remit.git_commit": versions()["git_commit"],
+            **tags_of_model(
+                "fine-tuning",
+                name,
+                metadata,
+                transductive=pretrained["data"]["transductive"],
+                result_version=settings["result_version"],
+                git_commit=versions()["git_commit"],
+            ),
             "remit.model": name.finetuned,
-            "remit.dataset": str(metadata["dataset"]),
-            "remit.content_sha256": str(metadata["content_sha256"]),
-            "remit.simulated": str(metadata["simulated"]).lower(),
-            "remit.transductive": str(pretrained["data"]["transductive"]).lower(),
             "remit.pretrained_sha256": pretrained["fingerprint"],
         },
         log,
+        {"name": name.finetuned, **name.parts, **settings, "pretraining": pretrained["settings"]},
     )
-    parent = tracker.find_run("remit.checkpoint_sha256", pretrained["fingerprint"])
-    if parent:
-        tracker.tags({"remit.pretraining_run_id": parent})
-    built = tracker.find_run("remit.primary_content_sha256", str(metadata["content_sha256"]))
-    if built:
-        tracker.tags({"remit.dataset_run_id": built})
-    tracker.params(
-        {"name": name.finetuned, **name.parts, **settings, "pretraining": pretrained["settings"]}
+    tracker.link("remit.pretraining_run_id", "remit.checkpoint_sha256", pretrained["fingerprint"])
+    tracker.link(
+        "remit.dataset_run_id", "remit.primary_content_sha256", str(metadata["content_sha256"])
     )
     tracker.dataset(
         dataset.path, metadata, "fine-tuning", {"remit.cohort": str(metadata["cohort"])}
@@ -510,13 +453,13 @@ def _log_result(
         return
     results = payload["metrics"]
     numbers: dict[str, float | int | None] = {}
-    for which, shown in (("val", "best_val"), ("test", "test")):
-        numbers[f"{shown}_n"] = results[which]["n"]
+    for which, prefix in (("val", "best_val"), ("test", "test")):
+        numbers[f"{prefix}_n"] = results[which]["n"]
         for key in FIGURES:
             figure = results[which][key]
-            numbers[f"{shown}_{key}"] = figure["value"]
-            numbers[f"{shown}_{key}_low"] = figure["low"]
-            numbers[f"{shown}_{key}_high"] = figure["high"]
+            numbers[f"{prefix}_{key}"] = figure["value"]
+            numbers[f"{prefix}_{key}_low"] = figure["low"]
+            numbers[f"{prefix}_{key}_high"] = figure["high"]
     tracker.metrics(numbers, int(payload["best_epoch"]))
     tracker.tags({"remit.checkpoint_sha256": checkpoint.fingerprint(payload["state_dict"])})
     tracker.artifacts(files)

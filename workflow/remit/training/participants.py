@@ -227,10 +227,11 @@ def step(
     return total
 
 
-def predict(people: Participants, head: ClassifierHead) -> np.ndarray:
-    """The probability of class 1 for every participant."""
+def predict(people: Participants, head: ClassifierHead, shift: float = 0.0) -> np.ndarray:
+    """The probability of class 1 for every participant; ``shift`` is added to its logit."""
     head.eval()
     with torch.no_grad():
-        logits = head(people.embeddings(range(len(people))))
-        probabilities: np.ndarray = torch.softmax(logits.double(), dim=1)[:, 1].cpu().numpy()
+        logits = head(people.embeddings(range(len(people)))).double()
+        logits[:, 1] += shift
+        probabilities: np.ndarray = torch.softmax(logits, dim=1)[:, 1].cpu().numpy()
     return probabilities

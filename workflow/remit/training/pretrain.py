@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from remit import naming, progress
 from remit.config import Execution, Pretraining, Sequences, Settings
 from remit.dataset.corpus import Corpora, Montage, Read
 from remit.dataset.sequences import unusable
@@ -28,7 +29,7 @@ from remit.errors import RemitError, some_of
 from remit.naming import ModelName
 from remit.nn.checks import NotFiniteError
 from remit.nn.heads import LogSpectrum, fit_spectra
-from remit.tracking import Tracker
+from remit.tracking import Tracker, tags_of_model
 from remit.training import checkpoint
 from remit.training.augmentation import augmented
 from remit.training.corpora import index_corpora, open_corpora, refuse_overlap, remarks, seen
@@ -51,7 +52,7 @@ from remit.training.runtime import (
 )
 from remit.training.state import TrainingState
 
-RESULT_VERSION = 3  # raise when a change here alters a pretrained backbone
+RESULT_VERSION = 4  # raise when a change here alters a pretrained backbone
 
 # What a random draw is for; part of its seed, so that no two purposes share numbers.
 _INITIALISE, _ORDER, _MASK, _KEEP_ASIDE, _HELD_OUT_MASK, _AUGMENT = range(6)
@@ -349,19 +350,22 @@ def pretrain(
     all_settings = settings.model_dump(mode="json")
     tracker = Tracker(
         execution,
-        str(name),
+        run_name(name, output),
         {
-            "remit.stage": "pretraining",
-            "remit.git_commit": versions()["git_commit"],
+            **tags_of_model(
+                "pretraining",
+                name,
+                {**metadata, "simulated": simulated},
+                transductive=options.transductive,
+                result_version=settings.result_version,
+                git_commit=versions()["git_commit"],
+            ),
             "remit.model": str(name),
-            "remit.dataset": str(metadata["dataset"]),
-            "remit.content_sha256": str(metadata["content_sha256"]),
-            "remit.simulated": str(simulated).lower(),
-            "remit.transductive": str(options.transductive).lower(),
+            "remit.output": str(output),
         },
         log,
+        {"name": str(name), **name.parts, **all_settings},
     )
-    tracker.params({"name": str(name), **name.parts, **all_settings})
     tracker.dataset(primary, metadata, "pretraining", {"remit.cohort": str(metadata["cohort"])})
     optimiser = torch.optim.AdamW(parameter_groups(model, options.weight_decay))
     state = TrainingState(
@@ -408,11 +412,17 @@ def pretrain(
         card, "pretrained", {k: v for k, v in payload.items() if k != "decoder_state_dict"}
     )
     checkpoint.save(output, "pretrained", payload)
-    state.remove()
     tracker.tags({"remit.checkpoint_sha256": checkpoint.fingerprint(best["encoder"])})
     tracker.artifacts([card])
     tracker.finish()
+    state.remove()  # last: whoever is ended while waiting for MLflow has a failed job's output deleted
     log(f"pretrain {name}: best epoch {best['epoch']}, wrote {output}")
+
+
+def run_name(name: ModelName, output: Path) -> str:
+    """The name of the MLflow run: the model's, with ``_r1f3`` for that of a fold."""
+    _, values = naming.read_target(output.as_posix()) or ("", {})
+    return f"{name}_r{values['repeat']}f{values['fold']}" if "fold" in values else str(name)
 
 
 def _participants(split: ParticipantSplit, options: Pretraining) -> tuple[list[str], list[str]]:
@@ -475,7 +485,8 @@ def _fit(
         memory.begin_at(saved["micro_batch"])
         for entry in history:
             tracker.metrics(entry, int(entry["epoch"]))
-    for epoch in range(len(history) + 1, options.epochs + 1):
+    epochs = range(len(history) + 1, options.epochs + 1)
+    for epoch in progress.track(epochs, "pretraining", "epoch", done=len(history)):
         if epoch - 1 - best["epoch"] >= options.patience:
             log(f"no improvement for {options.patience} epochs; stopping after epoch {epoch - 1}")
             break
@@ -487,7 +498,8 @@ def _fit(
         )
         model.train()
         order = train.epoch((options.seed, _ORDER, epoch))
-        for number in range(steps_done, batches):
+        steps = range(steps_done, batches)
+        for number in progress.track(steps, f"epoch {epoch}", "step", done=steps_done):
             first = number * options.batch_size
             draws = ranks.share(np.arange(first, min(first + options.batch_size, len(order))))
             for group in optimiser.param_groups:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from remit.config import Execution
 from remit.errors import RemitError
 from remit.nn import backends, products
 from remit.nn.mamba2 import Mamba2
+from remit.provenance import git_commit
 
 
 def device_of(execution: Execution) -> torch.device:
@@ -121,28 +120,10 @@ def seed_all(*parts: int) -> None:
 @cache
 def versions() -> dict[str, str]:
     """What made a result: remit, Python, PyTorch, and the commit of the checkout, if it is one."""
-    found = {
+    return {
         "remit": remit.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+        "git_commit": git_commit(),
     }
-    try:
-        commit = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(Path(remit.__file__).parent),
-                "describe",
-                "--always",
-                "--dirty",
-                "--abbrev=12",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = "unknown"
-    return {**found, "git_commit": commit}
