@@ -37,6 +37,20 @@ def test_shuffled_labels_give_half() -> None:
     assert 0.3 < np.mean(p_values) < 0.7 and min(p_values) >= 0.05
 
 
+def test_shuffled_labels_decide_as_well_as_a_coin() -> None:
+    # A strong penalty: all probabilities lie near the prevalence that they are moved to, so that a
+    # threshold of another prevalence would tell which folds hold more of class 1.
+    right = []
+    for seed in range(SEEDS):
+        rng = np.random.default_rng([5, seed])
+        folds = folds_of(rng.permutation(LABEL_P), 5, 3, seed)
+        table = table_of(rng.standard_normal((21, 60)))
+        found = crossfit(table, folds, options(strengths=[1e5]), folds.label_P[None])
+        yes_P = found.decision_RP.mean(0)
+        right.append((yes_P[folds.label_P == 1].mean() + 1 - yes_P[folds.label_P == 0].mean()) / 2)
+    assert abs(np.mean(right) - 0.5) < 0.05
+
+
 def test_the_number_of_the_participant_says_nothing_about_another() -> None:
     """A split of windows lets a classifier look the label up; a split of people has nothing to look up."""
     windows = 10

@@ -14,22 +14,24 @@ from scipy import linalg
 from remit.dataset.primary import build_primary
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
-from remit.evaluation import candidates as module
+from remit.evaluation import candidates, window_tables
 from remit.evaluation.candidates import (
     Absent,
     Cohort,
     Table,
-    band_power,
     covariates,
     date_or_site,
+    prevalence,
+    sheet_order,
+)
+from remit.evaluation.features import features
+from remit.evaluation.window_tables import (
+    band_power,
     embeddings,
     embeddings_by_fold,
     length_and_quality,
-    prevalence,
-    sheet_order,
     tangent_space,
 )
-from remit.evaluation.features import features
 from remit.recordings.cohort import SheetRow
 from tests.unit.dataset.conftest import (  # noqa: F401
     CHANNELS,
@@ -201,9 +203,10 @@ def test_no_table_can_read_a_label():
     assert known == {
         *("path", "dataset", "content_sha256", "names", "unlabelled", "repeats", "folds", "test"),
     }
-    source = Path(module.__file__).read_text(encoding="utf-8")
-    for word in ("Remission", ".labels", "label_P", ".remission"):
-        assert word not in source
+    for module in (candidates, window_tables):
+        source = Path(module.__file__).read_text(encoding="utf-8")
+        for word in ("Remission", ".labels", "label_P", ".remission"):
+            assert word not in source
 
 
 # --- windows

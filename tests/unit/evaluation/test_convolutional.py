@@ -83,6 +83,24 @@ def test_a_participant_is_the_mean_over_their_good_windows_scaled_as_the_models(
     assert found.p_value is None and set(found.threshold_RK.flat) == {0.5}
 
 
+def test_probabilities_of_all_folds_are_of_one_prevalence(dataset, few_steps):
+    """A fold that tests more of a class fits on fewer of it: 3 of 8 are of class 1, 1 or 2 of 5 or 6 fit."""
+    label_P = np.array([0, 1, 0, 1, 0, 1, 0, 0])
+    folds = folds_of(label_P, 3, 1)
+    found = Convolutional(dataset, lambda *_: Level()).crossfit(folds, seed=0, log=quiet)
+    windows = module._windows(dataset, folds.names)
+    level_N = windows.signal_NCS[:, 0].double().mean(1).numpy()
+    shifts = set()
+    for place in range(8):
+        fit_P = folds.fold_RP[0] != folds.fold_RP[0, place]
+        odds, asked = label_P[fit_P].sum() / (1 - label_P)[fit_P].sum(), 3 / 5
+        shifts.add(asked / odds)
+        its_N = level_N[windows.start_P[place] : windows.start_P[place + 1]]
+        expected = (1 / (1 + odds / asked * np.exp(-its_N))).mean()
+        assert found.probability_RP[0, place] == pytest.approx(expected, abs=1e-6)
+    assert len(shifts) > 1
+
+
 def test_faster_windows_are_thinned_without_what_would_alias(dataset, monkeypatch):
     whole = module._windows(dataset, people(8))
     assert whole.sampling_rate == 32.0

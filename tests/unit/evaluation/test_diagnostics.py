@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scipy.signal import periodogram
 
 from remit import cli, naming
 from remit.config import Diagnostics, Execution
@@ -18,11 +19,13 @@ from remit.evaluation.backbone import Backbone
 from remit.evaluation.checks import checks_of
 from remit.evaluation.diagnostics import DiagnoseSettings, diagnose
 from remit.evaluation.embedded import embed, embedding_figures
+from remit.evaluation.look import Loaded
 from remit.evaluation.resampling import Resampling
 from remit.nn.encoder import Encoder
 from remit.planning import result_version
 from remit.report.diagnostics import draw_bands, draw_skill, read_diagnostics
 from remit.report.model_report import warnings_of_backbone, write_report
+from remit.report.reconstruction import write_reconstruction
 from remit.training.reconstruction import Reconstruction
 from tests.unit.training.conftest import (
     CHANNELS,
@@ -349,8 +352,9 @@ def test_mlflow_gets_the_main_figures_in_the_run_that_pretrained(trained, tmp_pa
     assert "d.json" in [file.path for file in client.list_artifacts(kept.info.run_id)]
 
 
-def test_an_mlflow_server_that_is_away_changes_nothing(trained, found, tmp_path):
+def test_an_mlflow_server_that_is_away_changes_nothing(trained, found, tmp_path, monkeypatch):
     made, _ = trained
+    monkeypatch.chdir(tmp_path)
     dead = Execution(device="cpu", training_threads=1, mlflow_uri="http://127.0.0.1:9")
     lines = []
     run(trained, tmp_path / "d.json", execution=dead, log=lines.append)
@@ -360,12 +364,52 @@ def test_an_mlflow_server_that_is_away_changes_nothing(trained, found, tmp_path)
     assert (tmp_path / "d.json").read_bytes() == first.read_bytes()
 
 
+def test_spectra_of_what_was_hidden_are_those_of_scipy(trained):
+    """In dB re white noise of unit variance: twice the density times half the rate, per token."""
+    made, file = trained
+    loaded = Loaded(file, made.primary)
+    encoder, eps = loaded.backbone.encoder.settings, loaded.backbone.task.spectrum.eps
+    looks = loaded.looks(loaded.participants[:2], 2)
+    assert {look.participant for look in looks} == set(loaded.participants[:2])
+    for look in looks:
+        size = encoder.samples_per_token
+        for channel in range(len(look.channels)):
+            tokens_KS = look.true_TC[:, channel].reshape(-1, size)
+            hidden_K = look.masked_TC[:, channel].reshape(-1, size)[:, 0]
+            if not hidden_K.any():
+                assert np.isnan(look.true_db_CF[channel]).all()
+                continue
+            hz, density_KF = periodogram(
+                tokens_KS[hidden_K], loaded.backbone.rate, "hann", detrend=False
+            )
+            inner = np.isin(hz, look.hz_F) & (hz > 0) & (hz < hz[-1])
+            power_KF = density_KF[:, inner] * loaded.backbone.rate / 2
+            expected_F = 10 * np.log10(power_KF + eps).mean(0)
+            found_F = look.true_db_CF[channel][np.isin(look.hz_F, hz[inner])]
+            assert found_F == pytest.approx(expected_F, abs=0.05)
+            assert np.isfinite(look.spectrum_db_CF[channel]).all()
+            assert np.isfinite(look.waveform_db_CF[channel]).all()
+
+
+def test_a_reconstruction_is_of_people_not_seen_and_the_same_every_time(trained, tmp_path):
+    made, file = trained
+    given = {"backbone": file, "primary": made.primary, "sequences": 2, "seed": 0}
+    said = write_reconstruction(split=made.split, file=tmp_path / "r.png", **given)
+    again = write_reconstruction(split=made.split, file=tmp_path / "again.png", **given)
+    assert "participants that it has not seen" in said and "r.png" in said and again
+    assert (tmp_path / "r.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+
+
 def test_nobody_left_is_one_line(trained, tmp_path):
     made, _ = trained
     backbone, _ = made.pretrain(tmp_path / f"{NAME}.pt", transductive=True, epochs=1)
     with pytest.raises(RemitError, match=r"has seen all \d+ validation and test participants"):
         run(trained, tmp_path / "none.json", backbone=backbone)
     assert not (tmp_path / "none.json").exists()
+    given = {"backbone": backbone, "primary": made.primary, "split": made.split}
+    with pytest.raises(RemitError, match="expected at least one that it has not seen") as error:
+        write_reconstruction(**given, file=tmp_path / "no.png", sequences=2, seed=0)
+    assert "\n" not in str(error.value) and not (tmp_path / "no.png").exists()
 
 
 def test_a_backbone_without_its_head_is_one_line(trained, tmp_path):
@@ -436,7 +480,9 @@ def test_verify_prints_a_line_for_each_check_and_exits_1_on_a_fail(laid_out, cap
         assert verified("--diagnostics", file) == code
         one = capsys.readouterr().out
         assert verified(laid_out["backbone"]) == code
-        assert capsys.readouterr().out == one
+        by_hand, what, rest = capsys.readouterr().out.split("\n", 2)  # no record says what made it
+        assert str(laid_out["backbone"]) in by_hand and what.startswith("warn  nothing beside it")
+        assert rest == one
         lines = one.splitlines()
         assert len(lines) == 1 + len(values["checks"]) + 4
         assert sum(line.startswith("fail ") for line in lines) == code
@@ -497,7 +543,7 @@ def test_verify_says_what_is_not_there_and_what_another_version_made(laid_out, c
     assert "made by this version: version 0.0.0" in capsys.readouterr().out
     laid_out["backbone"].unlink()
     assert verified(laid_out["backbone"]) == 1
-    assert "not found; expected a pretrained checkpoint" in capsys.readouterr().err
+    assert "not found; expected a result's file" in capsys.readouterr().err
 
 
 def test_verdicts_that_do_not_follow_from_the_figures_are_refused(laid_out, capsys):

@@ -27,6 +27,7 @@ from remit.evaluation.estimates import (
     spread_of,
     subgroups,
 )
+from remit.evaluation.metrics import auc_interval
 
 
 @dataclass
@@ -157,6 +158,10 @@ def test_a_wider_permutation_null_widens_every_interval():
         assert b["low"] < a["low"] or a["low"] == 0, name
         assert b["high"] > a["high"] or a["high"] == 1, name
         assert a["bootstrap"] == b["bootstrap"], name
+    a, b = (its["calibration"]["slope"] for its in (narrow, wide))
+    for edge in ("low", "high"):
+        grown = wide["spread"]["value"] * (a[edge] - a["value"])
+        assert b[edge] - b["value"] == pytest.approx(grown)
 
 
 def test_the_interval_of_the_auc_holds_half_as_often_as_the_permutation_test_accepts():
@@ -314,6 +319,29 @@ def test_what_two_candidates_share_narrows_their_difference():
     for key in ("auc", "brier"):
         width = [its[key]["high"] - its[key]["low"] for its in (near, far)]
         assert width[0] < 0.5 * width[1]
+
+
+def test_the_aucs_difference_is_as_wide_as_that_of_refits_under_permuted_labels():
+    # Scores in pairs of one of each class: an AUC of half.
+    label_P, score_RP = np.tile([0, 1], 10), np.repeat(np.linspace(0.1, 0.9, 10), 2)[None]
+    fold_RP = np.zeros((1, 20), int)
+    model, other = (Predicted(score_RP, fold_RP, fold_RP) for _ in range(2))
+    rng = np.random.default_rng(0)
+    for shared in (0.0, 0.6, 0.95):
+        covariance = 0.03 * np.array([[1, shared], [shared, 1]])
+        both = rng.multivariate_normal([0.5, 0.5], covariance, 20_000)
+        model.null_auc_S, other.null_auc_S = both.T
+        found = paired(label_P, model, other, seed=0, resamples=50)["auc"]
+        assert found["value"] == 0
+        assert found["correlation"] == pytest.approx(shared, abs=0.02)
+        # Mann and Whitney's variance for 10 against 10 is 21 / 1200.
+        one = auc_interval(0.5, 10, 10, spread=np.sqrt(0.03 * 1200 / 21))[1] - 0.5
+        apart = np.std(both[:, 0] - both[:, 1]) / np.sqrt(0.03)
+        assert found["high"] == pytest.approx(one * apart, rel=0.02)
+        assert found["low"] == pytest.approx(-found["high"])
+    model.null_auc_S = np.empty(0)
+    alone = paired(label_P, model, other, seed=0, resamples=50)["auc"]
+    assert "over resamples" in alone["method"] and "permuted labels" in found["method"]
 
 
 def test_candidates_in_other_folds_are_not_compared():

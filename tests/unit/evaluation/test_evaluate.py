@@ -2,15 +2,17 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from remit.config import Evaluation
-from remit.dataset.windows import open_dataset
+from remit.dataset.windows import METADATA_KEY, encode_metadata, open_dataset
 from remit.errors import RemitError
 from remit.evaluation import evaluate as module
 from remit.evaluation.evaluate import EvaluateSettings, evaluate, groups_of
 from remit.evaluation.features import features
 from remit.evaluation.folds import make_folds, write_folds
+from remit.evaluation.read_log import note_test_read
 from remit.recordings.cohort import SheetRow
 from remit.training import embed as embedding
 from tests.unit.training.conftest import (
@@ -82,7 +84,9 @@ def report_of(files, tmp_path, monkeypatch, *, options=OPTIONS, **given):
     lines = []
     evaluate(
         name=NAME,
-        settings=EvaluateSettings(result_version="t", evaluation=options),
+        settings=EvaluateSettings(
+            result_version="t", evaluation=options, finetuned=given.get("finetuned")
+        ),
         embeddings=given.get("embeddings", [folder / "embeddings.parquet"]),
         random=given.get("random", folder / "random.parquet"),
         features=folder / "features.parquet",
@@ -91,16 +95,68 @@ def report_of(files, tmp_path, monkeypatch, *, options=OPTIONS, **given):
         sheet=given.get("sheet", folder / "sheet.tsv"),
         output=tmp_path / "report.json",
         log=lines.append,
+        backbones=given.get("backbones", []),
+        execution=QUIET,
     )
     return json.loads((tmp_path / "report.json").read_text()), lines
 
 
 def test_the_same_files_give_the_same_bytes_and_each_read_is_noted(files, tmp_path, monkeypatch):
-    report_of(files, tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    note_test_read("evaluate another", "8s", "made", {}, str)
+    report, _ = report_of(files, tmp_path, monkeypatch)
+    assert report["test_reads"] == {"analyses_before": 1, "models_before": ["another"]}
     first = (tmp_path / "report.json").read_bytes()
     _, lines = report_of(files, tmp_path, monkeypatch)
     assert (tmp_path / "report.json").read_bytes() == first
-    assert any("it was read 1 times before" in line for line in lines)
+    assert any("it was read 2 times before" in line for line in lines)
+
+
+def test_what_had_read_the_test_part_before_is_counted_once_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def noted(what, analysis, cohort="made"):
+        return note_test_read(what, "8s", cohort, {"strength": analysis}, str)
+
+    assert noted("evaluate a", 1) == {"analyses_before": 0, "models_before": []}
+    assert noted("evaluate a", 2) == {"analyses_before": 1, "models_before": ["a"]}
+    assert noted("evaluate a", 1) == {"analyses_before": 0, "models_before": []}
+    assert noted("fine-tune b", 1) == {"analyses_before": 2, "models_before": ["a"]}
+    assert noted("evaluate a", 2)["analyses_before"] == 1
+    assert noted("evaluate a", 1, "other people")["analyses_before"] == 0
+    assert noted("evaluate c", 1) == {"analyses_before": 3, "models_before": ["a", "b"]}
+
+
+def test_reads_noted_by_an_older_version_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    lines = ["when\tcohort\tdataset\twhat", *["2026-01-01\tmade\t8s\tevaluate old"] * 2]
+    (tmp_path / "results/test_reads.tsv").write_text("\n".join(lines) + "\n")
+    found = note_test_read("evaluate new", "8s", "made", {}, str)
+    assert found == {"analyses_before": 1, "models_before": ["old"]}
+
+
+def changed(source, output, *, settings=None, keep=None):
+    """An embeddings file that says other settings, or lacks windows."""
+    table = pq.read_table(source)
+    said = json.loads(table.schema.metadata[METADATA_KEY])
+    said["settings"] |= settings or {}
+    table = table.slice(0, keep).replace_schema_metadata(encode_metadata(said))
+    pq.write_table(table, output)
+    return output
+
+
+def test_embeddings_of_other_windows_or_settings_are_refused(files, tmp_path, monkeypatch):
+    folder, *_ = files
+    random, output = folder / "random.parquet", tmp_path / "changed.parquet"
+    others = changed(random, output, settings={"sequences": {"context_windows": 7}})
+    with pytest.raises(RemitError, match=r"made with sequences .*7.*; expected .* as in .*embed"):
+        report_of(files, tmp_path, monkeypatch, random=others)
+    report_of(files, tmp_path, monkeypatch, random=changed(random, output, settings={"seed": 9}))
+    rows = pq.read_metadata(random).num_rows
+    others = changed(random, output, keep=rows - 1)
+    with pytest.raises(RemitError, match=rf"its {rows - 1} windows are others than the {rows} of"):
+        report_of(files, tmp_path, monkeypatch, random=others)
 
 
 def test_a_backbone_that_has_seen_them_is_refused_by_its_own_record(files, tmp_path, monkeypatch):

@@ -26,10 +26,10 @@ def test_seven_against_fourteen_as_simulated_in_the_research_notes():
     found = could_have_shown(7, 14, seed=0)
     pairs = round(found["fixed"]["smallest_auc"] * 98)
     # 71 of 98 pairs, 0.724, is the 95th percentile of the null: one more is needed.
-    assert pairs == 72
+    assert pairs == 72  # 0.735
     power = found["fixed"]["power"]
     assert [power[key] for key in ("0.65", "0.70", "0.80")] == pytest.approx(
-        [0.28, 0.44, 0.77], abs=0.015
+        [0.28, 0.43, 0.77], abs=0.005
     )
     assert found["fit"] is None
 

@@ -16,8 +16,8 @@ from remit.dataset.primary import build_primary
 from remit.dataset.windows import open_dataset, write_windows
 from remit.errors import RemitError
 from remit.evaluation import crossfit, estimates, predict
-from remit.evaluation.candidates import embeddings
 from remit.evaluation.folds import make_folds, read_folds, write_folds
+from remit.evaluation.window_tables import embeddings
 from remit.files import sha256_of
 from remit.naming import ModelName
 from remit.preprocessing.chain import preprocess
@@ -240,11 +240,38 @@ def test_the_head_is_scikit_learns_on_everybody(made):
     fit.fit((mean_PX - mean_PX.mean(0)) / scale, folds.label_P)
     window_N = fit.predict_proba((table.rows_NX - mean_PX.mean(0)) / scale)[:, 1]
     expected = [window_N[table.participant_N == p].mean() for p in range(10)]
-    found = made.predict(made.primary)
+    head["calibration"] |= {"slope": 0.7}
+    head["readout"] |= {"threshold": float(np.median(expected))}
+    found = made.predict(made.primary, head)
     np.testing.assert_allclose([found[name].raw for name in folds.names], expected, atol=1e-5)
-    assert [one.decision for one in found.values()] == [
-        int(one.raw >= head["readout"]["threshold"]) for one in found.values()
-    ]
+    decisions = {name: one.decision for name, one in found.items()}
+    assert decisions == {
+        name: int(one.raw >= head["readout"]["threshold"]) for name, one in found.items()
+    }
+    assert set(decisions.values()) == {0, 1}
+
+
+def test_whoever_is_given_the_prevalence_is_given_no_decision(made, others):
+    """A threshold on the uncalibrated probability would tell apart whom the evaluation could not."""
+    head = made.head
+    head["calibration"] |= {"slope": 0.0, "intercept": 0.0}
+    (row,) = predict.recordings_in(next(others[1].glob("*.edf")), ReaderOptions())
+    for one in made.predict(others[2], head).values():
+        assert one.probability == 0.5 and one.raw is not None and one.decision is None
+        line = predict.line_of(row, one, head)
+        assert "no decision: everybody is given the prevalence" in line and "threshold" not in line
+
+
+@pytest.mark.parametrize(("mode", "says"), [("per_fold", True), ("held_out", False)])
+def test_a_backbone_without_a_figure_of_its_own_is_said(made, mode, says):
+    head = made.head
+    head["evaluation"]["pretraining"] |= {"mode": mode}
+    lines = predict.notice(head)
+    assert lines[: len(head["evaluation"]["headline"])] == head["evaluation"]["headline"]
+    seen = head["participants"]["seen_by_backbone"]
+    assert 0 < seen < 10  # some of them decide when pretraining stops, or are held back
+    said = [line for line in lines if "ANOTHER BACKBONE" in line]
+    assert bool(said) is says and all(f"has seen {seen} of the 10" in line for line in said)
 
 
 def test_the_same_files_give_the_same_head(made, tmp_path):
@@ -255,7 +282,7 @@ def test_the_same_files_give_the_same_head(made, tmp_path):
 def calibration(slope, probability, label):
     own = {
         "kind": "model",
-        "figures": {"calibration": {"slope": {"value": slope}}},
+        "figures": {"calibration": {"slope": {"value": slope, "low": None, "high": 9.0}}},
         "predictions": [
             {"label": int(y), "probability": float(p)}
             for y, p in zip(label, probability, strict=True)
@@ -308,7 +335,8 @@ def test_an_undefined_slope_of_separated_classes_is_taken_as_one_and_said():
         (lambda r: r | {"folds": {"sha256": "0"}}, "folds is 0; expected"),
         (lambda r: r | {"dataset": {"content_sha256": "1", "label": "x"}}, "dataset is 1"),
         (lambda r: {k: v for k, v in r.items() if k != "candidates"}, "lacks 'candidates'"),
-        (lambda r: [r], "holds no object"),
+        (lambda r: [r], "is of another form"),
+        (lambda r: r | {"candidates": []}, "is of another form"),
     ],
 )
 def test_a_report_of_something_else_is_refused(made, tmp_path, change, says):
@@ -360,12 +388,14 @@ def test_a_command_prints_a_line_for_each_recording_and_what_the_evaluation_was(
     assert command(made, folder / f"{rows[0].recording}.edf") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("SIMULATED data")
-    assert "AUC " in out[1] and "permutation p" in out[1] and "[" in out[1]
-    assert out[3] == predict.NO_DEVICE
-    assert out[4].startswith(
-        f"{folder / rows[0].recording}.edf: probability of simulated remission"
+    assert out[1] == "AUC 0.5 for all."  # the evaluation's headline, word for word
+    assert "No interval stands beside a person's probability" in out[2]
+    assert out[3].startswith("Calibration: slope ") and "5 in 10" in out[3]
+    assert out[4] == predict.NO_DEVICE
+    assert out[5].startswith(
+        f"{folder / rows[0].recording}.edf: probability of class 1 of simulated remission"
     )
-    assert "prevalence 5 of 10" in out[4] and "windows" in out[4]
+    assert "prevalence 5 of 10" in out[5] and "windows" in out[5]
 
 
 def test_whom_the_model_was_made_with_is_marked(made, others, tmp_path, capsys):
@@ -471,7 +501,8 @@ def test_a_backbone_that_is_not_the_heads_is_refused(made, others, tmp_path):
     [
         ("{", "is no JSON"),
         ("{}", "is no head"),
-        ('{"kind": "head", "model": 3}', "wrong or missing: model"),
+        ("[]", "is no head"),
+        ('{"kind": "head", "model": 3}', "was changed by hand"),
     ],
 )
 def test_a_file_that_is_no_head_is_refused(tmp_path, text, says):
@@ -479,6 +510,14 @@ def test_a_file_that_is_no_head_is_refused(tmp_path, text, says):
     file.write_text(text)
     with pytest.raises(RemitError, match=says):
         predict.read_head(file, NAME)
+
+
+def test_a_head_that_was_changed_by_hand_is_refused(made, tmp_path):
+    head = made.head
+    head["readout"]["coefficient"][0] += 1e-9
+    (tmp_path / "head.json").write_text(json.dumps(head))
+    with pytest.raises(RemitError, match="was changed by hand"):
+        predict.read_head(tmp_path / "head.json", NAME)
 
 
 def test_a_head_of_another_model_is_refused(made):
@@ -541,7 +580,9 @@ def test_a_real_recording_is_told_from_the_simulated_people_of_the_head(
     file = sorted((shared_data / "muse" / "subject102").rglob("*.csv"))[0]
     shutil.copy(file, tmp_path / "a person.csv")  # a name that is no id
     assert command(made, "--json", tmp_path / "a person.csv") == 0
-    (said,) = json.loads(capsys.readouterr().out)["recordings"]
+    whole = json.loads(capsys.readouterr().out)
+    assert (whole["label"], whole["prevalence"]) == ("simulated remission", 0.5)
+    (said,) = whole["recordings"]
     assert "the head was fitted on simulated people and this is a real one" in said["warnings"]
     assert said["trained_on"] == []
 

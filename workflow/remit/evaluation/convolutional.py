@@ -2,13 +2,10 @@
 
 EEGNet (Lawhern et al. 2018, doi:10.1088/1741-2552/aace8c) as braindecode has it, an optional extra. It
 sees the same good windows as the model, scaled in the same way (per recording and channel, without
-labels). What it lacks is what would cost many times as much: permutations, and inner folds. So nothing
-is chosen: the number of steps is fixed and decisions are made at 0.5. No test participant is looked at
-before the last step.
+labels), and is trained as `trained` says. No test participant is looked at before the last step.
 
-Shapes: P participants with a label, sorted; N windows; C channels; S samples; R repeats (in the
-reading of windows: rows of a recording); K folds; T, H the participants who fit and who are held out; B
-windows of a batch.
+Shapes: P participants with a label, sorted; N windows; C channels; S samples; R rows of a recording; T, H
+the participants who fit and who are held out; B windows of a batch.
 """
 
 from __future__ import annotations
@@ -26,18 +23,15 @@ from torch.nn import functional as F
 from remit.dataset.windows import WindowsFile
 from remit.errors import RemitError, some_of
 from remit.evaluation.candidates import Kind
-from remit.evaluation.concordance import comparisons, fold_auc
 from remit.evaluation.crossfit import CrossFit
 from remit.evaluation.folds import Folds
-from remit.evaluation.metrics import THRESHOLD
+from remit.evaluation.trained import COSTS, Fold, train_in_folds
 from remit.nn.scaling import robust_scale
 from remit.training.runtime import seed_all
 
-RESULT_VERSION = 1  # raise when a change here alters a prediction
+RESULT_VERSION = 2  # raise when a change here alters a prediction
 
 NUM_CLASSES = 2
-MOST_REPEATS = 3
-"""Repeats of the folds that a network is trained for, at most: one fit takes a minute, not milliseconds"""
 STEPS = 300
 BATCH = 32
 LEARNING_RATE = (
@@ -49,7 +43,6 @@ FEWEST_SAMPLES = 32  # it averages over 4 and then 8 of them
 
 # What a random draw is for; part of its seed.
 _WEIGHTS, _WINDOWS = 40, 41
-_DECIMALS = 12  # as in crossfit: what differs by less is a tie
 
 Build = Callable[[int, int, float], nn.Module]
 """Makes a network from channels, samples of a window and Hz: [B, C, S] to logits [B, 2]"""
@@ -106,9 +99,7 @@ class Convolutional:
     notes: ClassVar[tuple[str, ...]] = (
         f"EEGNet (braindecode), windows thinned towards {RATE_HZ:g} Hz, {STEPS} steps of {BATCH} windows, "
         "every participant drawn as often, classes not weighted",
-        "decisions at 0.5, for no inner folds are fitted",
-        f"trained in the first {MOST_REPEATS} repeats at most; the model's difference to it is of the same",
-        "no permutations: no p value, and intervals without what a fit to other people would change",
+        *COSTS,
     )
 
     def __init__(self, dataset: WindowsFile, build: Build | None = None) -> None:
@@ -128,40 +119,22 @@ class Convolutional:
         count: it uses one. Raises :class:`RemitError` for a participant without a good window, and
         when a prediction is no number.
         """
-        names, fold_RP, label_P = folds.names, folds.fold_RP, folds.label_P
-        windows = _windows(self.dataset, names)
-        probability_RP = np.empty(fold_RP.shape)
+        windows = _windows(self.dataset, folds.names)
+        place = {name: number for number, name in enumerate(folds.names)}
+
+        def train(fold: Fold) -> np.ndarray:
+            fit, held_out = (
+                np.array([place[name] for name in part]) for part in (fold.fit, fold.held_out)
+            )
+            network = self._train(windows, fit, fold.label_T, (seed, fold.repeat, fold.fold))
+            return _predict(network, windows, held_out, fold.shift())
+
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # how many threads add up must not change a sum
         try:
-            with torch.random.fork_rng(devices=[]):
-                for repeat, fold in np.ndindex(folds.repeats, folds.folds):
-                    out_P = fold_RP[repeat] == fold
-                    fit, held_out = np.flatnonzero(~out_P), np.flatnonzero(out_P)
-                    network = self._train(windows, fit, label_P[fit], (seed, repeat, fold))
-                    probability_RP[repeat, held_out] = _predict(network, windows, held_out)
-                    log(f"{self.name}: repeat {repeat + 1}, fold {fold + 1} of {folds.folds}")
+            return train_in_folds(self.name, folds, train, log)
         finally:
             torch.set_num_threads(threads)
-        wrong = np.flatnonzero(~np.isfinite(probability_RP).all(0))
-        if len(wrong):
-            raise RemitError(
-                f"{self.name}: the probability of participant {some_of([names[i] for i in wrong])} is no "
-                "number; expected one; look for extreme values in the recordings."
-            )
-        auc = fold_auc(*comparisons(probability_RP, fold_RP), label_P, np.ones((1, len(names))))
-        return CrossFit(
-            name=self.name,
-            participants=names,
-            label_P=label_P,
-            probability_RP=probability_RP,
-            decision_RP=(probability_RP >= THRESHOLD).astype(int),
-            fold_RP=fold_RP,
-            strength_RK=np.empty((folds.repeats, 0)),  # it has none
-            threshold_RK=np.full((folds.repeats, folds.folds), THRESHOLD),
-            auc=float(auc[0]),
-            null_auc_S=np.empty(0),
-        )
 
     def _train(
         self, windows: _Windows, fit: np.ndarray, label_T: np.ndarray, key: tuple[int, int, int]
@@ -190,15 +163,20 @@ class Convolutional:
         return network.eval()
 
 
-def _predict(network: nn.Module, windows: _Windows, held_out: np.ndarray) -> np.ndarray:
-    """The probability of class 1 of each participant [H], the mean over their windows."""
+def _predict(
+    network: nn.Module, windows: _Windows, held_out: np.ndarray, shift: float
+) -> np.ndarray:
+    """The probability of class 1 of each participant [H], the mean over their windows.
+
+    ``shift`` is added to each window's logit of class 1.
+    """
     found = []
     with torch.inference_mode():
         for person in held_out:
             its_NCS = windows.signal_NCS[windows.start_P[person] : windows.start_P[person + 1]]
-            logit_N2 = torch.cat([network(some_BCS) for some_BCS in its_NCS.split(BATCH)])
-            found.append(float(torch.softmax(logit_N2.double(), 1)[:, 1].mean()))
-    return np.array(found).round(_DECIMALS)
+            logit_N2 = torch.cat([network(some_BCS) for some_BCS in its_NCS.split(BATCH)]).double()
+            found.append(float(torch.sigmoid(logit_N2[:, 1] - logit_N2[:, 0] + shift).mean()))
+    return np.array(found)
 
 
 def _windows(dataset: WindowsFile, names: tuple[str, ...]) -> _Windows:

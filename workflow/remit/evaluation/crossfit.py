@@ -33,6 +33,7 @@ from typing import Any, Protocol
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from remit import progress
 from remit.errors import RemitError, some_of
 from remit.evaluation.concordance import comparisons, fold_auc
 from remit.evaluation.folds import Folds, deal
@@ -40,14 +41,14 @@ from remit.evaluation.metrics import THRESHOLD
 from remit.evaluation.readout import Basis, basis_of, fit_each, fit_in, sigmoid
 
 # Raise when a change of the code alters a result.
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 NO_FOLD = -1
 """The repeat (and fold) that a table is asked for outside the file of folds: for all, or without one."""
 
 # Probabilities that differ by less are ties: equal rows must not be told apart by rounding. Far below
 # what a fit can mean, and above what a sum can lose.
-_DECIMALS = 12
+DECIMALS = 12
 _SMALLEST = 1e-15  # a probability in the log loss
 _AT_ONCE = 1024  # sets of labels; their logits for a fold's windows stay within some MB
 _PERMUTE = 30  # what a random draw is for; part of its seed
@@ -247,7 +248,7 @@ def _selected(scaled_TY: np.ndarray, label_ST: np.ndarray, select: int) -> np.nd
 
     Columns have mean 0 and equal spread, so that the order by \\|t\\| is that by the sum over a class.
     """
-    apart_SY = np.abs(label_ST @ scaled_TY).round(_DECIMALS)
+    apart_SY = np.abs(label_ST @ scaled_TY).round(DECIMALS)
     chosen: np.ndarray = np.argsort(-apart_SY, axis=1, kind="stable")[:, :select]
     return chosen
 
@@ -288,16 +289,13 @@ def _heads(
     return *fit_each(own_STX, label_ST, strength_S), chosen_SX
 
 
-def _shift(label_ST: np.ndarray, prevalence_S: np.ndarray | None) -> np.ndarray:
-    """What makes logits those of a prevalence other than that of the labels which fitted them, [S].
+def prevalence_shift(own_S: np.ndarray, asked_S: np.ndarray) -> np.ndarray:
+    """What to add to logits of one prevalence that they are those of another, [S].
 
-    0 where those who fit have one class only, or without a prevalence.
+    0 where one of the two is 0 or 1: those who fit then have one class only.
     """
-    if prevalence_S is None:
-        return np.zeros(len(label_ST))
-    own_S = label_ST.mean(1)
-    both_S = (own_S > 0) & (own_S < 1) & (prevalence_S > 0) & (prevalence_S < 1)
-    own_S, asked_S = np.where(both_S, own_S, 0.5), np.where(both_S, prevalence_S, 0.5)
+    both_S = (own_S > 0) & (own_S < 1) & (asked_S > 0) & (asked_S < 1)
+    own_S, asked_S = np.where(both_S, own_S, 0.5), np.where(both_S, asked_S, 0.5)
     shift_S: np.ndarray = np.log(asked_S / (1 - asked_S)) - np.log(own_S / (1 - own_S))
     return shift_S
 
@@ -313,9 +311,11 @@ def _predict(
 
     A fold that tests more of one class fits on fewer of it. So that probabilities of all folds can be
     looked at together, each head's intercept is moved from its own prevalence to one for all,
-    ``prevalence_S``.
+    ``prevalence_S``; it stays where that is None.
     """
-    shift_S = np.tile(_shift(label_ST, prevalence_S), len(strength_LS))
+    own_S = label_ST.mean(1)
+    shift_S = prevalence_shift(own_S, own_S if prevalence_S is None else prevalence_S)
+    shift_S = np.tile(shift_S, len(strength_LS))
     score_MR = design.basis.score(design.window_MY)
     sets_ST, strength_S = np.tile(label_ST, (len(strength_LS), 1)), strength_LS.reshape(-1)
     probability_SH = np.empty((len(sets_ST), len(design.held_out)))
@@ -331,7 +331,7 @@ def _predict(
         )
         moved_MS = logit_MS + (intercept_S + shift_S[part])
         probability_SH[part] = (design.mean_HM @ sigmoid(moved_MS)).T
-    return probability_SH.round(_DECIMALS).reshape(*strength_LS.shape, -1)
+    return probability_SH.round(DECIMALS).reshape(*strength_LS.shape, -1)
 
 
 def _inner(
@@ -347,12 +347,18 @@ def _inner(
 
 
 def _tune(
-    inner: list[_Design], fit: np.ndarray, label_ST: np.ndarray, options: Options
+    inner: list[_Design],
+    fit: np.ndarray,
+    label_ST: np.ndarray,
+    options: Options,
+    prevalence: float | None,
 ) -> tuple[np.ndarray, float]:
     """The strength for each set of labels, and the threshold for the first set, by inner folds.
 
     The strength has the smallest log loss of participants, the stronger one where two are equal.
-    Without inner folds the strongest is taken, and 0.5.
+    Without inner folds the strongest is taken, and 0.5. The threshold is for probabilities of
+    ``prevalence``, as those of the held out will be: how far the prevalence of those who fit lies from
+    everybody's tells how many of the held out are of which class, and no decision may know that.
     """
     strength_L = np.array(sorted(options.strengths, reverse=True), dtype=np.float64)
     strength_LS = np.repeat(strength_L[:, None], len(label_ST), axis=1)
@@ -366,23 +372,32 @@ def _tune(
         )
     right_LST = np.where(label_ST == 1, probability_LST, 1 - probability_LST)
     loss_LS = -np.log(np.clip(right_LST, _SMALLEST, 1.0)).mean(2)
-    best_S = loss_LS.round(_DECIMALS).argmin(0)
-    return strength_L[best_S], best_threshold(probability_LST[best_S[0], 0], label_ST[0])
+    strength_S = strength_L[loss_LS.round(DECIMALS).argmin(0)]
+    asked_1 = label_ST[:1].mean(1) if prevalence is None else np.array([prevalence])
+    probability_T = np.empty(len(fit))
+    for design in inner:
+        seen, out = np.isin(fit, design.fit), np.isin(fit, design.held_out)
+        probability_T[out] = _predict(
+            design, label_ST[:1, seen], strength_S[None, :1], options.select, asked_1
+        )[0, 0]
+    return strength_S, best_threshold(probability_T, label_ST[0])
 
 
 def best_threshold(probability_P: np.ndarray, label_P: np.ndarray) -> float:
     """Where "yes from here on" has the largest balanced accuracy; the nearest to 0.5 of equal ones.
 
     It lies at 0.5, half-way between two neighbouring probabilities (or one of them and 0 or 1), or at 0 or
-    just above 1.
+    just above 1; at 0.5 where one class is all there is, as permuted labels of a tiny cohort can have it.
     """
+    if len(np.unique(label_P)) < 2:
+        return THRESHOLD
     edge = np.unique(np.concatenate([[0.0, 1.0], probability_P]))
     ends = [0.0, THRESHOLD, np.nextafter(1, 2)]  # everybody, and nobody, where one stands at 0 or 1
     candidate_C = np.unique(np.append((edge[:-1] + edge[1:]) / 2, ends))
     yes_CP = probability_P >= candidate_C[:, None]
     one_P = label_P == 1
     balanced_C = (yes_CP[:, one_P].mean(1) + (~yes_CP[:, ~one_P]).mean(1)) / 2
-    best = balanced_C.round(_DECIMALS) == balanced_C.round(_DECIMALS).max()
+    best = balanced_C.round(DECIMALS) == balanced_C.round(DECIMALS).max()
     return float(min(candidate_C[best], key=lambda candidate: (abs(candidate - 0.5), candidate)))
 
 
@@ -414,7 +429,7 @@ def _test_fold(
     # The true labels go alone: their figures must not depend on how many permutations follow.
     for part in (label_ST[:1], label_ST[1:]):
         if len(part):
-            tuned.append(_tune(inner, fit, part, options))
+            tuned.append(_tune(inner, fit, part, options, prevalence))
             asked_S = None if prevalence is None else np.full(len(part), prevalence)
             found.append(_predict(design, part, tuned[-1][0][None], options.select, asked_S)[0])
     return np.concatenate(found), float(tuned[0][0][0]), tuned[0][1]
@@ -443,7 +458,8 @@ def crossfit(table: Table, folds: Folds, options: Options, label_SP: np.ndarray)
     probability_SRP = np.empty((len(label_SP), *fold_RP.shape))
     strength_RK, threshold_RK = np.empty((2, folds.repeats, folds.folds))
     with threadpool_limits(1):  # how many threads add up must not change a sum
-        for repeat, fold in np.ndindex(folds.repeats, folds.folds):
+        every = list(np.ndindex(folds.repeats, folds.folds))
+        for repeat, fold in progress.track(every, f"folds of {table.name}", "fold"):
             out_P = fold_RP[repeat] == fold
             fit, held_out = np.flatnonzero(~out_P), np.flatnonzero(out_P)
             seen = [names[i] for i in fit]
@@ -540,7 +556,7 @@ def final(table: Table, labels: Mapping[str, int], options: Options) -> dict[str
         inner = _inner(
             rows, everybody, names, label_P, f"{options.seed}:final", options.inner_folds
         )
-        strength_S, threshold = _tune(inner, everybody, label_P[None], options)
+        strength_S, threshold = _tune(inner, everybody, label_P[None], options, None)
         design = _design(rows, everybody, everybody)
         coefficients, intercept_S, chosen_SX = _heads(
             design, label_P[None], strength_S, options.select

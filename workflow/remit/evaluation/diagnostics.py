@@ -234,7 +234,7 @@ def _track(
     worst = next(status for status in ("fail", "warn", "pass") if status in statuses)
     tracker.tags({"remit.diagnostics": worst})
     tracker.artifacts([file])
-    tracker.send()
+    tracker.finish()
 
 
 def _covariates(sheet: Path | None) -> dict[str, dict[str, str]]:

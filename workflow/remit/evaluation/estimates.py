@@ -11,7 +11,8 @@ two AUCs in 75-80 % (docs/benchmarks.md). So the intervals that are called low a
 exact intervals whose standard error is multiplied by the *spread*: how much wider the AUC scatters
 when the whole fit is run again under permuted labels than the exact null of fixed scores does. The
 bias-corrected and accelerated bootstrap stands beside each figure, unwidened; calibration has no
-other.
+other: that of its slope is widened. How alike two candidates' AUCs scatter is taken from the same
+permutations. The intervals of the slope and of a difference of Brier scores remain too narrow.
 
 Knows numbers only; the labels come from the sheet, the predictions from the cross-fit.
 
@@ -27,6 +28,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.special import expit, logit
 from scipy.stats import norm
 
 from remit.evaluation.concordance import comparisons, fold_auc
@@ -39,9 +41,10 @@ from remit.evaluation.metrics import (
     exact,
 )
 from remit.evaluation.power import widening
+from remit.evaluation.roc import drawn_curves, mean_curve, thinned
 
 # Raise when a change of the code alters the figures.
-RESULT_VERSION = 1
+RESULT_VERSION = 4
 
 PAIRED = ("auc", "brier", "balanced_accuracy")
 POOLED_BIAS = (
@@ -57,6 +60,7 @@ _MOST_POINTS = 10
 # What a draw is for, after the seed.
 _STRATIFIED, _UNSTRATIFIED, _SHUFFLED = 1, 2, 3
 _SHUFFLES = 1000
+_BAND_AT = np.linspace(0, 1, 51)  # false positive rates at which the band of a ROC curve is known
 _TOO_FEW = f"too few: under {FEWEST_TO_BOOTSTRAP} in a class"
 _NO_WIDTH = "the resamples do not differ"
 
@@ -78,7 +82,7 @@ class Predictions(Protocol):
 
     @property
     def null_auc_S(self) -> np.ndarray:
-        """The AUC of the whole fit under permuted labels; may be empty."""
+        """The AUC of the whole fit under permuted labels, the same for all candidates; may be empty."""
 
 
 class _Draws:
@@ -310,19 +314,81 @@ def figures(
         "brier": _brier(label_P, probability_RP, draws, spread)[0],
         "at_half": decided(mean_P >= THRESHOLD),
         "at_inner_threshold": decided(majority(decision_RP)),
-        "calibration": _calibration(label_P, probability_RP, draws),
+        "calibration": _calibration(label_P, probability_RP, draws, spread),
     }
 
 
-def _logit(probability_P: np.ndarray) -> np.ndarray:
-    inside_P = np.clip(probability_P, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-    odds_P: np.ndarray = np.log(inside_P / (1 - inside_P))
-    return odds_P
+def roc(
+    label_P: np.ndarray,
+    probability_RP: np.ndarray,
+    fold_RP: np.ndarray,
+    *,
+    seed: int,
+    resamples: int,
+    spread: float,
+) -> dict[str, Any]:
+    """The mean ROC curve of the folds (:func:`remit.evaluation.roc.mean_curve`) and its band.
+
+    Returns:
+        ``folds``, those with both classes; ``curve``, pairs of false and true positive rate; ``band``,
+        false positive rate, low and high of the true positive rate: 95 % of the resamples of
+        participants at each rate by itself, and no less than the score interval (Wilson 1927) of a part
+        of the class that is found, times the spread; None with the reason in ``method``.
+
+    Where a curve runs along an edge all resamples do: by them alone the band of a perfect separation of
+    7 from 14 has no width.
+    """
+    label_P = np.asarray(label_P)
+    _checked(label_P, probability_RP, fold_RP)
+    fpr_K, tpr_K, folds = mean_curve(label_P, probability_RP, fold_RP)
+    found: dict[str, Any] = {
+        "folds": folds,
+        "curve": [[float(x), float(y)] for x, y in zip(*thinned(fpr_K, tpr_K), strict=True)],
+        "band": None,
+    }
+    if not folds:
+        return found | {
+            "method": "undefined: nobody of one class met anybody of the other in a fold"
+        }
+    if min((label_P == 1).sum(), (label_P == 0).sum()) < FEWEST_TO_BOOTSTRAP:
+        return found | {"method": f"no band: {_TOO_FEW}"}
+    draws = _Draws(label_P, seed, resamples)
+    drawn_SX = drawn_curves(
+        label_P, probability_RP, fold_RP, draws.within_SP[: resamples + 1], _BAND_AT
+    )
+    value_X, drawn_SX = drawn_SX[0], drawn_SX[1:][~np.isnan(drawn_SX[1:, 0])]
+    edges_2X = np.quantile(drawn_SX, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    score_2X = _score_interval(value_X, int((label_P == 1).sum()))
+    score_2X[:, _BAND_AT == 1] = 1.0  # where everybody is called positive, class 1 is too
+    edges_2X = np.stack(
+        [np.minimum(edges_2X[0], score_2X[0]), np.maximum(edges_2X[1], score_2X[1])]
+    )
+    low_X = np.minimum(value_X, np.clip(value_X + spread * (edges_2X[0] - value_X), 0, 1))
+    high_X = np.maximum(value_X, np.clip(value_X + spread * (edges_2X[1] - value_X), 0, 1))
+    found["band"] = [
+        [float(x), float(low), float(high)]
+        for x, low, high in zip(_BAND_AT, low_X, high_X, strict=True)
+    ]
+    return found | {
+        "method": "bootstrap over participants, no less than a score interval of class 1, times the "
+        "spread, at each rate by itself"
+    }
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    s: np.ndarray = 0.5 * (1 + np.tanh(x / 2))
-    return s
+def _score_interval(part_X: np.ndarray, n: int) -> np.ndarray:
+    """Low and high of parts of ``n`` (Wilson 1927), [2, X]; a mean over folds is no whole count."""
+    squared = float(norm.ppf((1 + LEVEL) / 2)) ** 2
+    middle_X = (part_X + squared / (2 * n)) / (1 + squared / n)
+    half_X = np.sqrt(squared * (part_X * (1 - part_X) / n + squared / (4 * n**2)))
+    half_X /= 1 + squared / n
+    bounds_2X: np.ndarray = np.clip(np.stack([middle_X - half_X, middle_X + half_X]), 0, 1)
+    return bounds_2X
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Of probabilities; those of 0 and 1 as of the nearest that have finite ones."""
+    odds: np.ndarray = logit(np.clip(probability, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))
+    return odds
 
 
 def calibration_intercepts(
@@ -337,7 +403,7 @@ def calibration_intercepts(
     low_S, high_S = np.full((2, len(weight_SP)), [[-60.0], [60.0]])
     for _ in range(60):  # 120 / 2^60 is below the rounding of the result
         middle_S = (low_S + high_S) / 2
-        mean_S = (weight_SP * _sigmoid(logit_P + middle_S[:, None])).sum(1) / weight_SP.sum(1)
+        mean_S = (weight_SP * expit(logit_P + middle_S[:, None])).sum(1) / weight_SP.sum(1)
         low_S, high_S = (
             np.where(mean_S < rate_S, middle_S, low_S),
             np.where(mean_S < rate_S, high_S, middle_S),
@@ -380,7 +446,7 @@ def calibration_slopes(
     b_S2 = np.zeros((len(todo), 2))
     reached_S = likelihood(b_S2)
     for _ in range(100):
-        p_SP = _sigmoid(b_S2[:, :1] + b_S2[:, 1:] * x_P)
+        p_SP = expit(b_S2[:, :1] + b_S2[:, 1:] * x_P)
         residual_SP, v_SP = w_SP * (label_P - p_SP), w_SP * p_SP * (1 - p_SP)
         g_S2 = np.stack([residual_SP.sum(1), residual_SP @ x_P], 1)
         h00_S, h01_S, h11_S = v_SP.sum(1), v_SP @ x_P, v_SP @ x_P**2
@@ -403,13 +469,16 @@ def calibration_slopes(
     return slope_S
 
 
-def _calibration(label_P: np.ndarray, probability_RP: np.ndarray, draws: _Draws) -> dict[str, Any]:
+def _calibration(
+    label_P: np.ndarray, probability_RP: np.ndarray, draws: _Draws, spread: float
+) -> dict[str, Any]:
     """Intercept, slope and curve; Van Calster et al. 2016, J Clin Epidemiol 74:167.
 
     Intercept and slope are those of one fit, averaged over the repeats: a mean of fits is less sure of
-    itself than the one that will be used.
+    itself than the one that will be used. The slope's interval is widened by the spread, the
+    intercept's holds the prevalence that all fits are brought to and needs none.
     """
-    logit_RP = _logit(probability_RP)
+    logit_RP = log_odds(probability_RP)
     undefined = {
         "intercept": "undefined",
         "slope": "undefined: the log odds separate the classes, or do not differ",
@@ -424,8 +493,13 @@ def _calibration(label_P: np.ndarray, probability_RP: np.ndarray, draws: _Draws)
             value, bounds, method = None, None, undefined[key]  # type: ignore[assignment]
         elif bounds is None:
             method = f"no limits: {_NO_WIDTH}"
-        elif not np.isfinite(bounds).all():
-            method += "; a limit is open: some resamples are separated"
+        else:
+            if key == "slope":
+                method += " times the spread; too narrow"
+                below, above = (value + spread * (edge - value) for edge in bounds)
+                bounds = below, above
+            if not np.isfinite(bounds).all():
+                method += "; a limit is open: some resamples are separated"
         low, high = _finite(bounds) or (None, None)
         found[key] = {"value": value, "low": low, "high": high, "method": method}
     return found | {"curve": calibration_curve(label_P, probability_RP.mean(0))}
@@ -469,8 +543,9 @@ def paired(
 
     ``{figure: {value, low, high, method, bootstrap, correlation}}`` for AUC, Brier score and balanced
     accuracy at the inner thresholds; model minus other. The intervals of the two are joined by square
-    and add (Zou and Donner 2008, Stat Med 27:1693) with the correlation of the two over the same
-    resamples; ``bootstrap`` is BCa of the difference itself.
+    and add (Zou and Donner 2008, Stat Med 27:1693) with the correlation of the two: of AUCs over the
+    same permuted labels, both fitted again, where both have them; of the others over the same
+    resamples, which know no other fit. ``bootstrap`` is BCa of the difference itself.
     """
     label_P = np.asarray(label_P)
     for its in (model, other):
@@ -492,21 +567,35 @@ def paired(
         }
 
     one, two = single(model), single(other)
-    return {key: _difference(*one[key], *two[key], draws) for key in PAIRED}
+    nulls = model.null_auc_S, other.null_auc_S
+    of_refits = {"auc": _correlation(*nulls)} if all(map(len, nulls)) else {}
+    return {key: _difference(*one[key], *two[key], draws, of_refits.get(key)) for key in PAIRED}
+
+
+def _correlation(one_N: np.ndarray, two_N: np.ndarray) -> float:
+    """Of what is finite in both; a candidate that does not vary shares nothing with another."""
+    kept = np.isfinite(one_N) & np.isfinite(two_N)
+    one_N, two_N = one_N[kept], two_N[kept]
+    flat = not len(one_N) or np.ptp(one_N) == 0 or np.ptp(two_N) == 0
+    return 0.0 if flat else float(np.corrcoef(one_N, two_N)[0, 1])
 
 
 def _difference(
-    one: dict[str, Any], one_S: np.ndarray, two: dict[str, Any], two_S: np.ndarray, draws: _Draws
+    one: dict[str, Any],
+    one_S: np.ndarray,
+    two: dict[str, Any],
+    two_S: np.ndarray,
+    draws: _Draws,
+    of_refits: float | None,
 ) -> dict[str, Any]:
+    """The difference of two figures; ``of_refits`` is their correlation where fits are run again."""
     if one["value"] is None or two["value"] is None:
         keys = ("value", "low", "high", "bootstrap", "correlation")
         return dict.fromkeys(keys) | {"method": "undefined"}
     drawn = slice(1, draws.resamples + 1)
-    kept = np.isfinite(one_S[drawn]) & np.isfinite(two_S[drawn])
-    one_R, two_R = one_S[drawn][kept], two_S[drawn][kept]
-    flat = not len(one_R) or np.ptp(one_R) == 0 or np.ptp(two_R) == 0
-    # A candidate that does not vary shares nothing with another.
-    correlation = 0.0 if flat else float(np.corrcoef(one_R, two_R)[0, 1])
+    over, correlation = "permuted labels", of_refits
+    if correlation is None:
+        over, correlation = "resamples", _correlation(one_S[drawn], two_S[drawn])
 
     def reach(one_side: float, two_side: float) -> float:
         square = one_side**2 + two_side**2 - 2 * correlation * one_side * two_side
@@ -519,7 +608,7 @@ def _difference(
         "value": value,
         "low": max(-1.0, value - below),
         "high": min(1.0, value + above),
-        "method": "square and add with the correlation over resamples",
+        "method": f"square and add with the correlation over {over}",
         "bootstrap": _finite(draws.interval(one_S - two_S, (-1.0, 1.0))),
         "correlation": correlation,
     }

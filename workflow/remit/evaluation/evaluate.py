@@ -10,18 +10,23 @@ Shapes: P participants with a label, R repeats, K folds, S permutations.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from remit.config import Evaluation, Settings
-from remit.dataset.windows import WindowsFile, open_dataset
+from remit import progress
+from remit.config import Evaluation, Execution, Settings
+from remit.dataset.windows import METADATA_KEY, WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
-from remit.evaluation import candidates
+from remit.evaluation import candidates, window_tables
 from remit.evaluation.candidates import Absent, Table
-from remit.evaluation.convolutional import MOST_REPEATS, Convolutional
+from remit.evaluation.convolutional import Convolutional
 from remit.evaluation.crossfit import CrossFit, crossfit, leave_one_out, permuted
 from remit.evaluation.estimates import (
     age_bands,
@@ -29,19 +34,24 @@ from remit.evaluation.estimates import (
     majority,
     paired,
     reached,
+    roc,
     subgroups,
 )
 from remit.evaluation.estimates import leave_one_out as pooled_figures
-from remit.evaluation.folds import Folds, read_folds
+from remit.evaluation.finetuned import Finetuned
+from remit.evaluation.folds import MOST_REPEATS, Folds, read_folds
+from remit.evaluation.metrics import THRESHOLD, shown
 from remit.evaluation.power import could_have_shown
 from remit.evaluation.read_log import note_test_read
+from remit.evaluation.trained import Trained
 from remit.files import sha256_of, write_json
 from remit.naming import ModelName
-from remit.recordings.cohort import SheetRow, read_sheet
+from remit.recordings.cohort import SheetRow, read_made_sheet
 from remit.recordings.scan import UNKNOWN
+from remit.training.finetune import ClassifierSettings
 from remit.training.runtime import versions
 
-RESULT_VERSION = 1  # raise when a change here alters a report
+RESULT_VERSION = 2  # raise when a change here alters a report
 
 SEX_WORDS = {"sex", "gender"}
 AGE_WORDS = {"age"}
@@ -54,6 +64,8 @@ class EvaluateSettings(Settings):
     evaluation: Evaluation
     label: str = "remission"
     """The outcome in words"""
+    finetuned: ClassifierSettings | None = None
+    """What evaluation.finetuned is fitted by"""
 
 
 def evaluate(
@@ -68,6 +80,8 @@ def evaluate(
     sheet: Path,
     output: Path,
     log: Callable[[str], None],
+    backbones: Sequence[Path] = (),
+    execution: Execution | None = None,
 ) -> None:
     """Compare a model with every baseline in the same folds and write the report.
 
@@ -82,6 +96,8 @@ def evaluate(
         sheet: of its cohort.
         output: the report, JSON.
         log: takes lines of progress.
+        backbones: what the embeddings were made by, for evaluation.finetuned.
+        execution: of fine-tuning; the defaults, if None.
 
     Raises:
         RemitError: when the files do not belong together, when a backbone has seen a participant whom
@@ -92,49 +108,81 @@ def evaluate(
     cohort = read_folds(folds)
     dataset = open_dataset(primary)
     metadata = dataset.metadata
-    rows = read_sheet(sheet)
+    rows = read_made_sheet(sheet)
     guards = _guards(cohort, dataset, options)
     _check_sheet(rows, sheet, cohort)
-    trained = [Convolutional(dataset)] if options.convolutional else []
+    trained: list[Trained] = [Convolutional(dataset)] if options.convolutional else []
     per_fold = len(embeddings) > 1
     model = (
-        candidates.embeddings_by_fold(embeddings, cohort, model=str(name))
+        window_tables.embeddings_by_fold(embeddings, cohort, model=str(name))
         if per_fold
-        else candidates.embeddings(embeddings[0], cohort, model=str(name))
+        else window_tables.embeddings(embeddings[0], cohort, model=str(name))
     )
     pretraining = _pretraining(model, options, per_fold=per_fold)
     guards.append(
         {
-            "guard": "no participant is tested by a backbone that has seen them",
-            "found": f"{len(pretraining['seen'])} of {len(cohort.names)} seen, as the checkpoints record",
+            "guard": "participants tested by a backbone that has seen them",
+            "found": f"{len(pretraining['seen'])} of {len(cohort.names)}, as the checkpoints record",
         }
     )
+    if options.finetuned:
+        if settings.finetuned is None:
+            raise RemitError(
+                f"evaluate {name}: evaluation.finetuned is true and no settings of fine-tuning are given; "
+                "expected both; give what the workflow gives, or set it to false."
+            )
+        finetuned = Finetuned(
+            name,
+            settings.finetuned,
+            dataset=dataset,
+            folds=cohort,
+            embeddings=embeddings,
+            backbones=backbones,
+            transductive=options.pretraining == "transductive",
+            execution=execution or Execution(),
+        )
+        trained.append(finetuned)
+        guards.append(
+            {
+                "guard": "what is fine-tuned in a fold is the backbone that its embeddings were made by",
+                "found": f"{len(backbones)} checkpoints, by SHA-256",
+            }
+        )
     everything: list[Table | Absent] = [
         model,
         candidates.prevalence(cohort),
         candidates.covariates(rows, cohort),
-        candidates.length_and_quality(dataset, cohort),
+        window_tables.length_and_quality(dataset, cohort),
         candidates.date_or_site(rows, cohort),
         candidates.sheet_order(rows, cohort),
-        candidates.band_power(features, cohort),
-        candidates.tangent_space(dataset, cohort),
-        candidates.embeddings(random, cohort, model=str(name), random=True),
+        window_tables.band_power(features, cohort),
+        window_tables.tangent_space(dataset, cohort),
+        window_tables.embeddings(random, cohort, model=str(name), random=True),
     ]
     tables = [table for table in everything if isinstance(table, Table)]
     absent = [table for table in everything if isinstance(table, Absent)]
     for which in absent:
         log(f"evaluate {name}: without '{which.name}': {which.why}")
-    note_test_read(f"evaluate {name}", cohort.dataset, metadata["cohort"], log)
+    guards.append(_guard_embeddings(embeddings, random))
+    read = (*embeddings, *backbones, random, features, primary, folds, sheet)
+    hashes = {str(file): sha256_of(file) for file in read}
+    test_reads = note_test_read(
+        f"evaluate {name}",
+        cohort.dataset,
+        metadata["cohort"],
+        {"settings": settings.model_dump(mode="json"), "files": sorted(hashes.values())},
+        log,
+    )
     label_SP = permuted(cohort.label_P, options.permutations, options.seed)
     groups = groups_of(rows, cohort.names)
     found: dict[str, CrossFit] = {}
     entries: list[dict[str, Any]] = []
-    for table in tables:
+    for table in progress.track(tables, "candidates", "candidate"):
         fit = crossfit(table, cohort, options, label_SP)
         found[table.name] = fit
         entries.append(_entry(table, fit, cohort, options, groups, alone=not per_fold))
         auc = entries[-1]["figures"]["auc"]
-        log(f"evaluate {name}: {table.name}: AUC {_shown(auc)}, p {_shown_p(fit.p_value)}")
+        log(f"evaluate {name}: {table.name}: AUC {shown(auc)}, p {_shown_p(fit.p_value)}")
     comparisons = [
         {"name": table.name, "kind": table.kind}
         | paired(
@@ -150,11 +198,14 @@ def evaluate(
     if trained:
         few = cohort.first(MOST_REPEATS)
         beside = crossfit(model, few, options, label_SP)
+        # Decided as they are: a chosen threshold against none would compare the thresholds.
+        at_half_RP = (beside.probability_RP >= THRESHOLD).astype(int)
+        beside = replace(beside, decision_RP=at_half_RP)
     for candidate in trained:
         fit = candidate.crossfit(few, seed=options.seed, log=log)
         entries.append(_entry(candidate, fit, few, options, groups, alone=False))
         auc = entries[-1]["figures"]["auc"]
-        log(f"evaluate {name}: {candidate.name}: AUC {_shown(auc)}, without a p value")
+        log(f"evaluate {name}: {candidate.name}: AUC {shown(auc)}, without a p value")
         comparisons.append(
             {"name": candidate.name, "kind": candidate.kind}
             | paired(cohort.label_P, beside, fit, seed=options.seed, resamples=options.resamples)
@@ -178,6 +229,7 @@ def evaluate(
             "label": settings.label,
         },
         "pretraining": pretraining,
+        "test_reads": test_reads,
         "participants": {
             "n": len(cohort.names),
             "n_positive": positive,
@@ -188,13 +240,10 @@ def evaluate(
             "asked": cohort.asked,
             "repeats": cohort.repeats,
             "seed": cohort.seed,
-            "sha256": sha256_of(folds),
+            "sha256": hashes[str(folds)],
         },
         "settings": options.model_dump(mode="json"),
-        "files": {
-            str(file): sha256_of(file)
-            for file in (*embeddings, random, features, primary, folds, sheet)
-        },
+        "files": hashes,
         "power": could_have_shown(
             positive, len(cohort.names) - positive, seed=options.seed, null_auc_S=own.null_auc_S
         ),
@@ -255,6 +304,40 @@ def _guards(cohort: Folds, dataset: WindowsFile, options: Evaluation) -> list[di
     ]
 
 
+def _guard_embeddings(embeddings: Sequence[Path], random: Path) -> dict[str, str]:
+    """That backbones differ and nothing else: equal windows, equal settings, of every file."""
+
+    def made(file: Path) -> tuple[dict[str, Any], pa.Table]:
+        # Which fold, and the seed of random weights, are the backbone's.
+        own = {"repeat", "fold", "seed"}
+        schema = pq.read_schema(file)
+        settings = json.loads(schema.metadata[METADATA_KEY])["settings"]
+        keys = [key for key in schema.names if key != "embedding"]
+        return {k: v for k, v in settings.items() if k not in own}, pq.read_table(
+            file, columns=keys
+        )
+
+    first, *others = (*embeddings, random)
+    expected, windows = made(first)
+    for file in others:
+        found, its_windows = made(file)
+        for key in sorted({*expected, *found}):
+            if found.get(key) != expected.get(key):
+                raise RemitError(
+                    f"{file}: made with {key} {found.get(key)}; expected {expected.get(key)} as in {first}; "
+                    "make the embeddings again."
+                )
+        if not its_windows.equals(windows):
+            raise RemitError(
+                f"{file}: its {len(its_windows)} windows are others than the {len(windows)} of {first}; "
+                "expected the same; make the embeddings again."
+            )
+    return {
+        "guard": "all embeddings, those by random weights too, are of the same windows with equal settings",
+        "found": f"{1 + len(others)} files of {len(windows)} windows",
+    }
+
+
 def _pretraining(model: Table, options: Evaluation, *, per_fold: bool) -> dict[str, Any]:
     """Whom of the evaluated people the backbone has seen, by the checkpoint's own record."""
     seen = list(model.seen)
@@ -310,7 +393,7 @@ def _years(text: str | None) -> float | None:
 
 
 def _entry(
-    table: Table | Convolutional,
+    table: Table | Trained,
     fit: CrossFit,
     cohort: Folds,
     options: Evaluation,
@@ -366,6 +449,14 @@ def _entry(
         resamples=options.resamples,
         spread=found["spread"]["value"],
     )
+    entry["roc"] = roc(
+        cohort.label_P,
+        fit.probability_RP,
+        fit.fold_RP,
+        seed=options.seed,
+        resamples=options.resamples,
+        spread=found["spread"]["value"],
+    )
     entry["leave_one_out"] = (
         pooled_figures(cohort.label_P, leave_one_out(table, cohort.labels, options).probability_P)
         if alone
@@ -399,7 +490,7 @@ def _nuisance(
                 "name": table.name,
                 "reaches": is_reached,
                 "why": f"AUC {fit.auc:.2f} (p {_shown_p(fit.p_value)}) against the model's {model.auc:.2f}; "
-                f"difference {_shown(difference['auc'])}",
+                f"difference {shown(difference['auc'])}",
             }
         )
     return out
@@ -435,7 +526,7 @@ def _headline(
         where = "; the interval holds 0.5, chance" if auc["low"] <= 0.5 <= auc["high"] else ""
         where = "; BELOW chance: look for a reason" if auc["high"] < 0.5 else where
     lines.append(
-        f"AUC {_shown(auc)} for {label} in {found['n']} participants ({found['n_positive']} positive), "
+        f"AUC {shown(auc)} for {label} in {found['n']} participants ({found['n_positive']} positive), "
         f"permutation p {_shown_p(p)}{where}."
     )
     equal = [
@@ -446,14 +537,6 @@ def _headline(
     if told and equal:
         lines.append(f"Not shown to be better than: {', '.join(equal)}.")
     return lines
-
-
-def _shown(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return "undefined"
-    if figure["low"] is None or figure["high"] is None:
-        return f"{figure['value']:.2f}"
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 def _shown_p(p: float | None) -> str:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from scipy import signal
 
 import remit
+from remit import progress
 from remit.dataset.windows import (
     INDEX_FIELDS,
     METADATA_KEY,
@@ -353,7 +354,8 @@ def features(
     ):
         frame = dataset.frame()
         ends = dataset.group_ends.tolist()
-        for first, stop in zip([0, *ends[:-1]], ends, strict=True):
+        groups = list(zip([0, *ends[:-1]], ends, strict=True))
+        for first, stop in progress.track(groups, "features", "group"):
             writer.write_table(_rows(dataset, found, schema, frame.iloc[first:stop]))
             log(f"{stop} of {len(dataset)} windows")
     return dict(json.loads(encode_metadata(metadata)[METADATA_KEY]))

@@ -12,14 +12,13 @@ Shapes: P participants with a label, sorted by id; R repeats; K folds.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from remit.dataset.splits import no_duplicates
+from remit.dataset.splits import read_whole_json
 from remit.errors import RemitError, some_of
 from remit.files import write_json
 
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 # Raise when a change of the code alters the folds.
 RESULT_VERSION = 1
+
+MOST_REPEATS = 3
+"""Repeats of the folds that a network is trained for, at most: one fit takes minutes, not milliseconds"""
 
 _CLASSES = (0, 1)
 _KINDS = {
@@ -131,15 +133,17 @@ def _enough(counts: list[int], dataset: str) -> None:
     found = f"{dataset}: {counts[0]} participants have label 0 and {counts[1]} have label 1"
     if min(counts) >= 2:
         return
+    # A split, without which nobody is pretrained on, takes three of each.
+    free = "'snakemake features cohort_figures' takes no labels"
     if min(counts) == 1 and max(counts) > 1:
         raise RemitError(
             f"{found}; expected at least 2 of each, one to fit on and one to test: with a single one "
-            "nothing can be estimated, but a model can be pretrained and its embeddings looked at; "
-            "label at least one more."
+            f"nothing can be estimated, nor a split be made to pretrain on, but {free}; label at least "
+            "one more."
         )
     raise RemitError(
-        f"{found}; expected at least 2 of each: with so few labels nothing can be estimated, but a "
-        "model can be pretrained and its embeddings looked at; label more people."
+        f"{found}; expected at least 2 of each: with so few labels nothing can be estimated, nor a split "
+        f"be made to pretrain on, but {free}; label more people."
     )
 
 
@@ -216,18 +220,7 @@ class Folds:
 def read_folds(file: str | os.PathLike[str]) -> Folds:
     """Read folds and deal them again. Raises :class:`RemitError` naming the file and what is wrong."""
     path = Path(file)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=no_duplicates)
-    except OSError as error:
-        raise RemitError(
-            f"{path}: cannot be read ({error.strerror}); expected folds; check the path."
-        ) from None
-    except RemitError as error:
-        raise RemitError(f"{path}: {error}; expected each once; make the folds again.") from None
-    except ValueError as error:
-        raise RemitError(
-            f"{path}: is no JSON ({error}); expected folds; make them again."
-        ) from None
+    values = read_whole_json(path, "folds", "the folds")
     wrong = _fault(values)
     if wrong:
         raise RemitError(f"{path}: {wrong}; make the folds again.")

@@ -7,7 +7,7 @@ class) is None, never a number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,15 @@ DECISION_FIGURES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1"
 FIGURES = (*DECISION_FIGURES, "auc", "brier")
 LEVEL = 0.95
 FEWEST_TO_BOOTSTRAP = 5  # participants of either class
+
+
+def shown(figure: Mapping[str, Any]) -> str:
+    """A figure for a line of text: ``0.62 [0.41, 0.80]``; without limits where it has none."""
+    if figure["value"] is None:
+        return "undefined"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.2f}"
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 def _checked(

@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import expit, logit
+from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from remit import naming
 from remit.config import Evaluation, Execution, Preprocessing, Sequences, Settings
+from remit.dataset import sketches
 from remit.dataset.sequences import unusable
+from remit.dataset.splits import read_whole_json
 from remit.dataset.windows import (
     METADATA_KEY,
     WindowsFile,
@@ -39,8 +41,8 @@ from remit.dataset.windows import (
     write_windows,
 )
 from remit.errors import RemitError, some_of
-from remit.evaluation import candidates, crossfit
-from remit.evaluation.estimates import calibration_intercepts
+from remit.evaluation import crossfit, window_tables
+from remit.evaluation.estimates import calibration_intercepts, log_odds
 from remit.evaluation.folds import Folds, read_folds
 from remit.evaluation.novelty import Novelty, compare, measure, reference_of
 from remit.files import atomic_write, sha256_of, write_json
@@ -60,31 +62,14 @@ from remit.training.embed import tables
 from remit.training.finetune import BackboneSettings, load_backbone
 from remit.training.runtime import prepare, use_backend, versions
 
-RESULT_VERSION = 1  # raise when a change here or in `novelty` alters a head or a prediction
+RESULT_VERSION = 2  # raise when a change here or in `novelty` alters a head or a prediction
 
 MOST_BAD = 0.5  # of a participant's windows; beyond, the probability is of what little was left
-# Log odds of 0 and 1 are infinite; the evaluation's calibration has the same limit.
-_SMALLEST_PROBABILITY = 1e-6
 NO_DEVICE = (
     "This is a research result and not the output of a medical device; no decision about a person's "
     "treatment may rest on it."
 )
-# What a head file must hold, and what kind of thing each is.
-_KINDS: dict[str, type] = {
-    "model": str,
-    "label": str,
-    "readout": dict,
-    "calibration": dict,
-    "evaluation": dict,
-    "participants": dict,
-    "prevalence": float,
-    "signal": dict,
-    "embedding": dict,
-    "reference": dict,
-    "backbone": dict,
-    "data": dict,
-    "dataset": dict,
-}
+FORMAT_VERSION = 2  # of a head's file; raise when what it holds changes
 
 
 class HeadSettings(Settings):
@@ -122,7 +107,7 @@ def fit_head(
     """
     cohort, dataset = read_folds(folds), open_dataset(primary)
     cohort.check_against(dataset.participants)
-    table = candidates.embeddings(embeddings, cohort, model=str(name))
+    table = window_tables.embeddings(embeddings, cohort, model=str(name))
     made = _made_of(embeddings)
     evaluated = _read_report(report, name, cohort, sha256_of(folds))
     readout = crossfit.final(table, cohort.labels, settings.evaluation)
@@ -131,13 +116,18 @@ def fit_head(
     people = list(cohort.names)
     head = {
         "kind": "head",
+        "format_version": FORMAT_VERSION,
         "model": str(name),
         "result_version": settings.result_version,
         "label": evaluated["dataset"]["label"],
         "readout": readout,
         "calibration": calibration_of(evaluated),
         "evaluation": _evaluation_of(evaluated) | {"report_sha256": sha256_of(report)},
-        "participants": {"n": len(people), "n_positive": int(label_P.sum())},
+        "participants": {
+            "n": len(people),
+            "n_positive": int(label_P.sum()),
+            "seen_by_backbone": len(set(made["seen"]) & set(people)),
+        },
         "prevalence": float(label_P.mean()),
         "signal": signal_of(dataset),
         "embedding": {key: made["settings"][key] for key in ("model", "sequences")},
@@ -151,7 +141,9 @@ def fit_head(
             },
             "signals_seen": sorted(signals_of(dataset, people)),
             "files_seen": sorted(files_of(dataset, people)),
-            "sketches_seen": sorted(sketches_of(dataset, people)),
+            "sketches_seen": sketches.encode(
+                sketches.joined(sketches_of(dataset, people).values())
+            ),
         },
         "dataset": {
             key: dataset.metadata[key]
@@ -160,6 +152,7 @@ def fit_head(
         "settings": settings.evaluation.model_dump(mode="json"),
         "versions": versions(),
     }
+    head["sha256"] = checkpoint.digest(head)
     write_json(output, head)
     log(
         f"head {name}: fitted on {len(people)} participants ({head['participants']['n_positive']} of class "
@@ -178,13 +171,18 @@ def calibration_of(report: Mapping[str, Any]) -> dict[str, Any]:
     everybody. Where it is not defined it is 1 if the classes are separated in their order, else 0.
     """
     own = _model_of(report)
-    slope = own["figures"]["calibration"]["slope"]["value"]
+    figure = own["figures"]["calibration"]["slope"]
+    slope, low, high = (figure[key] for key in ("value", "low", "high"))
     label_P = np.array([each["label"] for each in own["predictions"]])
-    odds_P = _log_odds(np.array([each["probability"] for each in own["predictions"]]))
+    odds_P = log_odds(np.array([each["probability"] for each in own["predictions"]]))
     found = "not defined" if slope is None else f"{slope:.2f}"
+    if slope is not None:
+        found += " (no interval)" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     in_order = odds_P[label_P == 1].mean() > odds_P[label_P == 0].mean()
     if slope is not None and slope > 0:
         used, how = slope, f"slope {found} and intercept of the out-of-fold probabilities"
+        if low is not None and low <= 0:
+            how += "; the interval holds 0, so nobody is shown to be told apart"
     elif slope is None and in_order:
         used, how = 1.0, f"slope {found} out of fold, taken as 1; intercept out of fold"
     else:
@@ -194,22 +192,22 @@ def calibration_of(report: Mapping[str, Any]) -> dict[str, Any]:
             "apart in the evaluation"
         )
     intercept = float(calibration_intercepts(used * odds_P, label_P, np.ones((1, len(label_P))))[0])
-    return {"slope": float(used), "intercept": intercept, "found_slope": slope, "how": how}
-
-
-def _log_odds(probability: np.ndarray) -> np.ndarray:
-    odds: np.ndarray = logit(np.clip(probability, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY))
-    return odds
+    return {
+        "slope": float(used),
+        "intercept": intercept,
+        "found_slope": {"value": slope, "low": low, "high": high},
+        "how": how,
+    }
 
 
 def calibrated(head: Mapping[str, Any], probability: float) -> float:
     """A raw probability, corrected."""
     its = head["calibration"]
-    return float(expit(its["slope"] * _log_odds(np.array(probability)) + its["intercept"]))
+    return float(expit(its["slope"] * log_odds(np.array(probability)) + its["intercept"]))
 
 
 def _made_of(embeddings: Path) -> dict[str, Any]:
-    """What the embeddings say of themselves; `candidates` has checked that it is there."""
+    """What the embeddings say of themselves; `window_tables` has checked that it is there."""
     stored = pq.read_schema(embeddings).metadata[METADATA_KEY]
     return dict(json.loads(stored))
 
@@ -238,7 +236,7 @@ def _evaluation_of(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_report(file: Path, name: ModelName, cohort: Folds, folds_sha256: str) -> dict[str, Any]:
     """A report of this model in these folds; raises :class:`RemitError`."""
-    report = _json_of(file, "an evaluation's report")
+    report: dict[str, Any] = read_whole_json(file, "the report of an evaluation", "it")
     try:
         told = (
             ("model", report["model"], str(name)),
@@ -249,8 +247,9 @@ def _read_report(file: Path, name: ModelName, cohort: Folds, folds_sha256: str) 
         calibration_of(report)
         _ = report["dataset"]["label"]
     except (KeyError, TypeError, StopIteration) as error:
+        wrong = f"lacks {error}" if isinstance(error, KeyError) else "is of another form"
         raise RemitError(
-            f"{file}: lacks {error}; expected the report of an evaluation; make it again."
+            f"{file}: {wrong}; expected the report of an evaluation; make it again."
         ) from None
     for what, found, expected in told:
         if found != expected:
@@ -261,30 +260,20 @@ def _read_report(file: Path, name: ModelName, cohort: Folds, folds_sha256: str) 
     return report
 
 
-def _json_of(file: Path, what: str) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RemitError(
-            f"{file}: cannot be read ({error.strerror}); expected {what}; make it with snakemake {file}, "
-            "or check the path."
-        ) from None
-    except ValueError as error:
-        raise RemitError(f"{file}: is no JSON ({error}); expected {what}; make it again.") from None
-    if not isinstance(values, dict):
-        raise RemitError(f"{file}: holds no object; expected {what}; make it again.")
-    return values
-
-
 def read_head(file: Path, name: ModelName) -> dict[str, Any]:
     """The head of a model; raises :class:`RemitError` for a file that is not it."""
-    head = _json_of(file, f"the head of {name}")
-    wrong = [key for key, kind in _KINDS.items() if type(head.get(key)) is not kind]
-    if head.get("kind") != "head" or wrong:
+    target = naming.path("head", model=str(name))
+    head = read_whole_json(file, f"the head of {name} ('snakemake {target}' makes it)", "the head")
+    if not isinstance(head, dict) or head.get("kind") != "head":
+        raise RemitError(f"{file}: is no head; expected one made by 'remit head'; make it again.")
+    if head.get("sha256") != checkpoint.digest({k: v for k, v in head.items() if k != "sha256"}):
         raise RemitError(
-            f"{file}: is no head (wrong or missing: {some_of(wrong or ['kind'])}); expected one made by "
-            "'remit head'; make it again."
+            f"{file}: is damaged, or was changed by hand: its content does not have the SHA-256 that "
+            "stands in it under 'sha256'; expected it as it was written; make it again."
         )
+    checkpoint.check_equal(
+        file, "format_version", head["format_version"], FORMAT_VERSION, "this remit"
+    )
     checkpoint.check_equal(file, "model", head["model"], str(name), "the name")
     return head
 
@@ -302,7 +291,7 @@ class Prediction:
     raw: float | None
     """As the head gives it"""
     decision: int | None
-    """Whether ``raw`` reaches the head's threshold"""
+    """Whether ``raw`` reaches the head's threshold; None where everybody has the prevalence"""
     windows: int
     windows_used: int
     windows_bad: int
@@ -379,6 +368,12 @@ def _probabilities(head: Mapping[str, Any], table: pa.Table) -> dict[str, float]
     embedding_ND = table.column("embedding").combine_chunks().flatten().to_numpy()
     embedding_ND = embedding_ND.reshape(len(table), width)
     who_N = np.array(table.column("Participant").to_pylist(), dtype=object)
+    odd = ~np.isfinite(embedding_ND).all(axis=1)
+    if odd.any():
+        raise RemitError(
+            f"participant {some_of(dict.fromkeys(who_N[odd]))} has an embedding that is no number; expected "
+            "numbers; look at the recording, and at the backbone's diagnostics."
+        )
     found = {}
     with threadpool_limits(1, user_api="blas"):  # threads would change the last digits
         # Each participant by themselves: the product of more rows rounds differently.
@@ -418,7 +413,7 @@ def _prediction(
     fewest = head["reference"]["fewest_windows"]
     if 0 < used < fewest:
         warnings.append(
-            f"{used} windows are used; everybody whom the head was fitted on has {fewest} or more"
+            f"windows used: {used}; everybody whom the head was fitted on has {fewest} or more"
         )
     for one in recordings:
         of = f"{one}: " if len(recordings) > 1 else ""
@@ -432,7 +427,10 @@ def _prediction(
         recordings=recordings,
         probability=None if raw is None else calibrated(head, raw),
         raw=raw,
-        decision=None if raw is None else int(raw >= head["readout"]["threshold"]),
+        # Where the calibration tells nobody apart, a threshold would.
+        decision=int(raw >= head["readout"]["threshold"])
+        if raw is not None and head["calibration"]["slope"] > 0
+        else None,
         windows=len(own),
         windows_used=used,
         windows_bad=bad,
@@ -444,21 +442,26 @@ def _prediction(
 
 
 def notice(head: Mapping[str, Any]) -> list[str]:
-    """What has to be said with every prediction of a head, one line each."""
-    auc, people = head["evaluation"]["auc"], head["participants"]
-    figure = "not defined" if auc["value"] is None else f"{auc['value']:.2f}"
-    if auc["low"] is not None and auc["high"] is not None:
-        figure += f" [{auc['low']:.2f}, {auc['high']:.2f}]"
-    p = head["evaluation"]["permutation_p"]
+    """What has to be said with every prediction of a head, one line each; what forbids belief first."""
+    people, found = head["participants"], head["evaluation"]
+    n, positive, seen = people["n"], people["n_positive"], people["seen_by_backbone"]
     lines = [
-        f"{head['model']}: AUC {figure} for {head['label']} on people it was not fitted on"
-        + ("" if p is None else f", permutation p {p:.3g}")
-        + f"; head fitted on {people['n']} participants, {people['n_positive']} of class 1.",
-        f"Calibration: {head['calibration']['how']}.",
-        NO_DEVICE,
+        *found["headline"],
+        f"{head['model']}: the read-out is fitted on all {n} participants, {positive} of class 1; the "
+        "figures above are of fits without the people they are of. No interval stands beside a person's "
+        "probability, and with so few people fitted on it may be wide.",
     ]
-    flags = [line for line in head["evaluation"]["headline"] if not line.startswith("AUC ")]
-    return [*flags, *lines]
+    if found["pretraining"]["mode"] == "per_fold":
+        lines.append(
+            "ANOTHER BACKBONE: figures and calibration are of backbones pretrained without the people they "
+            f"were tested on; this read-out's backbone has seen {seen} of the {n} it is fitted on, and "
+            "was itself never evaluated."
+        )
+    lines.append(
+        f"Calibration: {head['calibration']['how']}; right for people of whom {positive} in {n} are of "
+        "class 1, as of those fitted on, and for no others."
+    )
+    return [*lines, NO_DEVICE]
 
 
 def predict_cohort(
@@ -632,10 +635,12 @@ def line_of(row: SheetRow, one: Prediction, head: Mapping[str, Any]) -> str:
     if one.raw is None or one.probability is None:
         said = "no probability"
     else:
-        side = "at or above" if one.decision else "below"
+        side = f"{'at or above' if one.decision else 'below'} the threshold {threshold:.2f}"
+        if one.decision is None:
+            side = "no decision: everybody is given the prevalence"
         said = (
-            f"probability of {head['label']} {one.probability:.2f} (uncalibrated {one.raw:.2f}, {side} the "
-            f"threshold {threshold:.2f}; prevalence {people['n_positive']} of {people['n']})"
+            f"probability of class 1 of {head['label']}: {one.probability:.2f} (uncalibrated "
+            f"{one.raw:.2f}, {side}; prevalence {people['n_positive']} of {people['n']})"
         )
     warned = "".join(f"; WARNING: {text}" for text in one.warnings)
     return f"{shown(row)}: {said}; {one.quality}{warned}"

@@ -1,9 +1,11 @@
 """Is the answer honest? Simulated cohorts of known truth; results go by hand into docs/benchmarks.md.
 
-    python tests/benchmarks/statistics.py              # all of it
-    python tests/benchmarks/statistics.py null         # no effect: AUC, p, what the intervals hold
-    python tests/benchmarks/statistics.py effect       # a known effect: found how often, against theory
-    python tests/benchmarks/statistics.py confound     # a label that follows the recording's length or date
+    python tests/benchmarks/honesty.py              # all of it
+    python tests/benchmarks/honesty.py null         # no effect: AUC, p, what the intervals hold
+    python tests/benchmarks/honesty.py balanced     # the same, 12 against 12
+    python tests/benchmarks/honesty.py decisions    # no effect: do decisions know a fold's classes?
+    python tests/benchmarks/honesty.py effect       # a known effect: found how often, against theory
+    python tests/benchmarks/honesty.py confound     # a label that follows the recording's length or date
     ... --cohorts 20 --repeats 3 --workers 1
 
 Every cohort goes through the cross-fit, the figures and the rules of `remit evaluate`, with the default
@@ -21,10 +23,12 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT)]
@@ -35,9 +39,9 @@ from scipy.optimize import brentq  # noqa: E402
 from scipy.stats import norm  # noqa: E402
 
 from remit.evaluation.crossfit import CrossFit, crossfit, permuted  # noqa: E402
-from remit.evaluation.estimates import figures, paired, reached  # noqa: E402
+from remit.evaluation.estimates import figures, log_odds, paired, reached  # noqa: E402
 from remit.evaluation.folds import Folds, make_folds  # noqa: E402
-from remit.evaluation.metrics import exact  # noqa: E402
+from remit.evaluation.metrics import THRESHOLD, exact  # noqa: E402
 from remit.evaluation.power import binormal_aucs, could_have_shown, smallest_auc  # noqa: E402
 
 N1, N0, COLUMNS, WINDOWS = 7, 14, 256, 6
@@ -45,6 +49,8 @@ BETWEEN_WINDOWS = 0.2  # of the variance of a participant's mean
 PERMUTATIONS, RESAMPLES = 99, 1000
 OPTIONS = SimpleNamespace(inner_folds=5, strengths=[1.0, 100.0, 1e4], select=None, seed=0)
 TRUE_AUC = 0.80
+
+Mapped = Callable[[Callable[[int], dict[str, Any]], Iterable[int]], list[dict[str, Any]]]
 
 
 @dataclass
@@ -80,7 +86,7 @@ class Cohort:
         label_SP = permuted(self.folds.label_P, PERMUTATIONS, self.number)
         return crossfit(table, self.folds, OPTIONS, label_SP)
 
-    def figures(self, found: CrossFit) -> dict:
+    def figures(self, found: CrossFit) -> dict[str, Any]:
         return figures(
             found.label_P,
             found.probability_RP,
@@ -92,16 +98,16 @@ class Cohort:
         )
 
 
-def cohort_of(purpose: int, number: int, repeats: int) -> Cohort:
-    names = [f"p{i:02d}" for i in range(N1 + N0)]
+def cohort_of(purpose: int, number: int, repeats: int, sizes: tuple[int, int] = (N1, N0)) -> Cohort:
+    names = [f"p{i:02d}" for i in range(sum(sizes))]
     rng = np.random.default_rng([purpose, number])
-    labels = {name: int(i < N1) for i, name in enumerate(rng.permutation(names).tolist())}
+    labels = {name: int(i < sizes[0]) for i, name in enumerate(rng.permutation(names).tolist())}
     asked = SimpleNamespace(folds=5, repeats=repeats, seed=number)
     made = make_folds(labels, asked, dataset="simulated", content_sha256="", simulated=True)
     return Cohort(Folds(**made, path="simulated"), rng, number)
 
 
-def flat(found: dict) -> dict[str, dict]:
+def flat(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The figures by name: auc, brier, half.accuracy, inner.recall, ..."""
     out = {"auc": found["auc"], "brier": found["brier"]}
     for at in ("half", "inner"):
@@ -110,26 +116,37 @@ def flat(found: dict) -> dict[str, dict]:
     return out | {f"calibration.{k}": found["calibration"][k] for k in ("intercept", "slope")}
 
 
-def of_one_table(effect_X: np.ndarray, purpose: int, repeats: int, number: int) -> dict:
-    """Figures, p and what could have been shown, of one candidate; with an effect, against noise too."""
-    cohort = cohort_of(purpose, number, repeats)
+def of_one_table(
+    effect_X: np.ndarray, purpose: int, repeats: int, sizes: tuple[int, int], number: int
+) -> dict[str, Any]:
+    """Figures, p and what could have been shown, of one candidate, and its differences from others.
+
+    The others: a column of noise, and half of the candidate's own columns (where there are several).
+    """
+    cohort = cohort_of(purpose, number, repeats, sizes)
     label_P = cohort.folds.label_P
-    model = cohort.fit(cohort.table("model", label_P[:, None] * effect_X))
+    table = cohort.table("model", label_P[:, None] * effect_X)
+    others = {"noise": cohort.table("noise", np.zeros((len(label_P), 1)))}
+    if len(effect_X) > 1:
+        half_NX = table.row_NX[:, : len(effect_X) // 2]
+        others["half of the columns"] = Table("half", half_NX, table.participants)
+    model, fits = cohort.fit(table), {name: cohort.fit(its) for name, its in others.items()}
     found = cohort.figures(model)
-    shown = could_have_shown(N1, N0, seed=0, null_auc_S=model.null_auc_S)
-    out = {
+    shown = could_have_shown(*sizes, seed=0, null_auc_S=model.null_auc_S)
+    differences = {
+        name: paired(label_P, model, fit, seed=number, resamples=RESAMPLES)
+        for name, fit in fits.items()
+    }
+    noise = fits["noise"]
+    return {
         "p": model.p_value,
         "spread": found["spread"]["value"],
         "figures": flat(found),
         "power": shown["fit"]["power"][f"{TRUE_AUC:.2f}"],
-    }
-    if not effect_X.any():
-        return out
-    noise = cohort.fit(cohort.table("noise", np.zeros((len(label_P), 1))))
-    difference = paired(label_P, model, noise, seed=number, resamples=RESAMPLES)
-    return out | {
-        "difference": difference,
-        "noise_reached": reached(model.auc, noise.auc, noise.p_value, difference["auc"]),
+        "differences": differences,
+        "noise_reached": reached(
+            model.auc, noise.auc, noise.p_value or 1.0, differences["noise"]["auc"]
+        ),
     }
 
 
@@ -142,38 +159,77 @@ def mean(values: list[float]) -> str:
     return f"{np.mean(values):.3f} ± {1.96 * np.std(values) / math.sqrt(len(values)):.3f}"
 
 
-def held(kept: list[dict], truth: float | None = None) -> str:
-    """How often low to high, and the bootstrap, hold the truth (the mean over cohorts, if None)."""
-    there = [its for its in kept if its["value"] is not None]
-    truth = float(np.mean([its["value"] for its in there])) if truth is None else truth
+def held(kept: list[dict[str, Any]], truth: float) -> str:
+    """How often low to high, and the bootstrap, hold the truth."""
 
     def inside(low: float | None, high: float | None) -> bool:
         return (low is None or low <= truth) and (high is None or truth <= high)
 
-    wide = [inside(its["low"], its["high"]) for its in there]
-    text = f"truth {truth:+.3f}: {rate(wide)}"
-    if "bootstrap" in there[0]:
-        plain = [inside(*its["bootstrap"]) for its in there if its["bootstrap"]]
-        text += f"; bootstrap as it is {rate(plain)}" if plain else ""
-    return text
+    text = f"truth {truth:+.3f}: {rate([inside(its['low'], its['high']) for its in kept])}"
+    plain = [inside(*its["bootstrap"]) for its in kept if its.get("bootstrap")]
+    return text + (f"; bootstrap as it is {rate(plain)}" if plain else "")
 
 
-def print_coverage(kept: list[dict], truths: dict[str, float]) -> None:
-    for name in kept[0]["figures"]:
-        print(f"  {name:24s} {held([its['figures'][name] for its in kept], truths.get(name))}")
-    for name in kept[0].get("difference", ()):
-        print(f"  difference of {name:17s} {held([its['difference'][name] for its in kept])}")
+def print_coverage(kept: list[dict[str, Any]], truths: dict[str, float]) -> None:
+    """The truth is the mean over cohorts where it is not given; of slopes, without a mean, the median."""
+    rows = {name: [its["figures"][name] for its in kept] for name in kept[0]["figures"]}
+    for other, its in kept[0]["differences"].items():
+        for name in its:
+            rows[f"{name} less that of {other}"] = [i["differences"][other][name] for i in kept]
+    for name, figures_N in rows.items():
+        there = [its for its in figures_N if its["value"] is not None]
+        middle = np.median if name == "calibration.slope" else np.mean
+        truth = truths.get(name, float(middle([its["value"] for its in there])))
+        print(f"  {name:42s} {held(there, truth)}")
 
 
-def null(mapped, cohorts: int, repeats: int) -> None:
-    kept = mapped(partial(of_one_table, np.zeros(COLUMNS), 1, repeats), range(cohorts))
+def null(mapped: Mapped, cohorts: int, repeats: int, sizes: tuple[int, int] = (N1, N0)) -> None:
+    simulate = partial(of_one_table, np.zeros(COLUMNS), 1, repeats, sizes)
+    kept = mapped(simulate, range(cohorts))
     aucs = [its["figures"]["auc"]["value"] for its in kept]
-    print(f"mean AUC {mean(aucs)} (SD {np.std(aucs):.3f}); asked 0.50 ± 0.02")
+    print(
+        f"{sizes[0]} against {sizes[1]}: mean AUC {mean(aucs)} (SD {np.std(aucs):.3f}); asked 0.50 ± 0.02"
+    )
     print(f"p < 0.05 in {rate([its['p'] < 0.05 for its in kept])}; asked 2-9 %")
     print(f"spread {mean([its['spread'] for its in kept])}")
     print("the 95 % interval holds the truth; asked 92 % for the AUC:")
     truths = {"auc": 0.5, "half.balanced_accuracy": 0.5, "inner.balanced_accuracy": 0.5}
     print_coverage(kept, truths)
+
+
+def of_decisions(strengths: list[float], repeats: int, number: int) -> dict[str, float]:
+    """Balanced accuracy where nothing is to be found, and how log odds follow the fold's own labels."""
+    cohort = cohort_of(7, number, repeats)
+    label_P = cohort.folds.label_P
+    table = cohort.table("model", np.zeros((len(label_P), COLUMNS)))
+    options = SimpleNamespace(**vars(OPTIONS) | {"strengths": strengths})
+    found = crossfit(table, cohort.folds, options, label_P[None])
+    decided = {"inner": found.decision_RP, "half": found.probability_RP >= THRESHOLD}
+    yes = {key: its_RP.mean(0) for key, its_RP in decided.items()}
+    its = [
+        (label_P[fold_P == fold].mean(), log_odds(p_P[fold_P == fold]).mean())
+        for fold_P, p_P in zip(found.fold_RP, found.probability_RP, strict=True)
+        for fold in range(cohort.folds.folds)
+    ]
+    return {
+        **{
+            key: float((yes_P[label_P == 1].mean() + 1 - yes_P[label_P == 0].mean()) / 2)
+            for key, yes_P in yes.items()
+        },
+        "slope": float(np.polyfit(*zip(*its, strict=True), 1)[0]),
+        "brier": float(((found.probability_RP - label_P) ** 2).mean()),
+    }
+
+
+def decisions(mapped: Mapped, cohorts: int, repeats: int) -> None:
+    for each in (OPTIONS.strengths, [0.01], [100.0], [1e5]):
+        kept = mapped(partial(of_decisions, each, repeats), range(cohorts))
+        figures_of = {key: mean([its[key] for its in kept]) for key in kept[0]}
+        print(
+            f"strengths {each}: balanced accuracy at the inner threshold "
+            f"{figures_of['inner']}, at 0.5 {figures_of['half']}; log odds of a fold by its share of "
+            f"class 1 {figures_of['slope']}; Brier score {figures_of['brier']}"
+        )
 
 
 def nearest_mean_auc(length: float) -> float:
@@ -186,7 +242,7 @@ def nearest_mean_auc(length: float) -> float:
     return float(norm.cdf(length**2 / math.sqrt(2 * (length**2 + noise))))
 
 
-def effect(mapped, cohorts: int, repeats: int) -> None:
+def effect(mapped: Mapped, cohorts: int, repeats: int) -> None:
     fixed = binormal_aucs(TRUE_AUC, N1, N0, seed=0)
     one_sided, two_sided = smallest_auc(N1, N0), smallest_auc(N1, N0, 0.025)
     print(
@@ -199,7 +255,7 @@ def effect(mapped, cohorts: int, repeats: int) -> None:
     length = brentq(lambda its: nearest_mean_auc(its) - TRUE_AUC, 0, 20)
     spread_out = np.full(COLUMNS, length / math.sqrt(COLUMNS))
     for name, effect_X in (("one column", one_column), (f"{COLUMNS} columns", spread_out)):
-        kept = mapped(partial(of_one_table, effect_X, 2, repeats), range(cohorts))
+        kept = mapped(partial(of_one_table, effect_X, 2, repeats, (N1, N0)), range(cohorts))
         bayes = norm.cdf(np.linalg.norm(effect_X) / math.sqrt(2))
         aucs = [its["figures"]["auc"]["value"] for its in kept]
         print(f"{name}: Bayes-optimal AUC {bayes:.3f}, found {mean(aucs)} (SD {np.std(aucs):.3f})")
@@ -216,7 +272,7 @@ def effect(mapped, cohorts: int, repeats: int) -> None:
 CONFOUNDS = ("length", "date", "length, noisy", "date, middle third")
 
 
-def of_one_confound(kind: str, carried: bool, repeats: int, number: int) -> dict:
+def of_one_confound(kind: str, carried: bool, repeats: int, number: int) -> dict[str, Any]:
     """Whether a label that follows only a nuisance is flagged, for a model that carries it or not."""
     cohort = cohort_of(3 + CONFOUNDS.index(kind), number, repeats)
     label_P, rng = cohort.folds.label_P, cohort.rng
@@ -243,11 +299,11 @@ def of_one_confound(kind: str, carried: bool, repeats: int, number: int) -> dict
     return {
         "model": model.auc,
         "nuisance": nuisance.auc,
-        "flagged": reached(model.auc, nuisance.auc, nuisance.p_value, difference["auc"]),
+        "flagged": reached(model.auc, nuisance.auc, nuisance.p_value or 1.0, difference["auc"]),
     }
 
 
-def confound(mapped, cohorts: int, repeats: int) -> None:
+def confound(mapped: Mapped, cohorts: int, repeats: int) -> None:
     for kind in CONFOUNDS:
         for carried in (False, True):
             kept = mapped(partial(of_one_confound, kind, carried, repeats), range(cohorts))
@@ -259,13 +315,21 @@ def confound(mapped, cohorts: int, repeats: int) -> None:
             )
 
 
-PARTS = {"null": (null, 200), "effect": (effect, 100), "confound": (confound, 20)}
+PARTS: dict[str, tuple[Callable[[Mapped, int, int], None], int]] = {
+    "null": (null, 200),
+    "balanced": (partial(null, sizes=(12, 12)), 60),
+    "decisions": (decisions, 60),
+    "effect": (effect, 100),
+    "confound": (confound, 20),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", choices=PARTS)
-    parser.add_argument("--cohorts", type=int, help="simulated cohorts; 200, 100 and 20 by default")
+    parser.add_argument(
+        "--cohorts", type=int, help="simulated cohorts; 200, 60, 60, 100 and 20 by default"
+    )
     parser.add_argument("--repeats", type=int, default=10, help="of the folds; 10, as by default")
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
@@ -275,7 +339,7 @@ def main() -> None:
             cohorts = asked.cohorts or cohorts
             began = time.perf_counter()
             print(
-                f"== {name}: {cohorts} cohorts of {N1} against {N0}, {asked.repeats} × 5 folds",
+                f"== {name}: {cohorts} cohorts, {asked.repeats} × 5 folds",
                 flush=True,
             )
             part(partial(pool.map, chunksize=1), cohorts, asked.repeats)
