@@ -169,7 +169,7 @@ def test_channels_and_references_that_nobody_has(channels, reference, says):
 
 def test_the_defaults_are_those_of_the_issue():
     defaults = config.validate({})
-    assert str(defaults.model.name) == "mamba2_eeg_d256_l2_m20_mae"
+    assert str(defaults.model.name) == "mamba2_eeg_d256_l2_m50_mae"
     assert defaults.dataset == "8s_af7-af8-tp9-tp10"
     assert (defaults.split.validation, defaults.split.test) == (0.2, 0.1)
     tuning = defaults.finetuning
@@ -215,3 +215,11 @@ def test_every_setting_has_a_description():
 
 def test_did_you_mean_knows_when_nothing_is_near():
     assert did_you_mean("zzz", ["epochs", "seed"]) == ""
+
+
+def test_made_up_people_may_stand_beside_the_simulated_cohort_and_recordings_may_not():
+    """To be predicted; whoever names recordings of their own and no cohort has forgotten that."""
+    simulated = {"simulated": {"simulate": {}}, "new": {"simulate": {"seed": 8}}}
+    assert config.validate({"cohorts": simulated}).cohort == "simulated"
+    with pytest.raises(RemitError, match="cohorts has 'mine', .* set cohort: mine"):
+        config.validate({"cohorts": simulated | {"mine": {"sheet": "x.tsv"}}})

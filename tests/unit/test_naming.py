@@ -60,6 +60,7 @@ def test_a_number_with_a_leading_zero_is_no_name(model, d, m):
         ("mamba2_eeg_d0256_l2_m20_mae", "mamba2_eeg_d256_l2_m20_mae"),
         ("mamba2_eeg_d256_l2_m120_mae", "mamba2_eeg_d256_l2_m100_mae"),
         ("mamba2_eeg_d256_l2_m2_mae", "mamba2_eeg_d256_l2_m5_mae"),
+        ("mamba2_eeg_d256_l2_m2O_mae", "mamba2_eeg_d256_l2_m20_mae"),
         ("mamba2_eeg_d256_l2_m20_brt", "mamba2_eeg_d256_l2_m20_bert"),
         ("mamba2_eeg_d256_l2_m20_mae_finetuned", "mamba2_eeg_d256_l2_m20_mae"),
         ("mamba2_eeg_d250_l2_m20_mae", "mamba2_eeg_d248_l2_m20_mae"),
@@ -120,6 +121,23 @@ def test_the_dataset_names_of_the_design():
 def test_an_id_that_cannot_be_a_file_name_is_refused(wrong):
     with pytest.raises(RemitError, match="cannot be a file name"):
         naming.check_id("participant", wrong)
+
+
+@given(
+    unit=st.text("ab1-", min_size=1, max_size=5),
+    times=st.integers(15, 25),
+    rest=st.text("abc", max_size=3),
+)
+def test_an_id_that_snakemake_takes_for_endless_is_refused(unit, times, rest):
+    """As its own detector says, of each id that is one but for that."""
+    from snakemake.io import PeriodicityDetector
+
+    value = f"x{unit * times}{rest}"[: naming.ID_MAX_LENGTH]
+    if PeriodicityDetector().is_periodic(value) is None:
+        assert naming.check_id("recording", value) == value
+    else:
+        with pytest.raises(RemitError, match="ends in 20 or more repetitions"):
+            naming.check_id("recording", value)
 
 
 @given(st.text(max_size=30))

@@ -155,6 +155,9 @@ class Cohort(Settings):
     """A folder to scan."""
     root: str | None = None
     """Folder that the sheet's paths are relative to; the sheet's own folder by default."""
+    follow_links_to: list[str] = []
+    """Folders outside the cohort's to which symbolic links below it may lead. Other links out of it are
+    refused; the folder itself may be a link."""
     sampling_rate: Positive | None = None
     """Sampling rate in Hz of files that do not state one (.mat, CSV without time stamps)."""
     channel_names: list[str] | None = None
@@ -380,7 +383,7 @@ class Model(Settings):
     """Width of the model (of the default model; a file name says its own)."""
     num_layers: Count = 2
     """Number of Mamba-2 blocks (of the default model)."""
-    mask_percent: MaskPercent = 20
+    mask_percent: MaskPercent = 50
     """Per cent of tokens that pretraining masks (of the default model)."""
     masking_style: str = "mae"
     """'mae' or 'bert' (of the default model)."""
@@ -458,8 +461,8 @@ class Pretraining(Settings):
     training sequences, or several where `least_steps` asks for more."""
     least_steps: Annotated[int, Field(ge=0, le=10**7)] = 1000
     """Optimiser steps that all epochs together have at least: where there are few sequences, an epoch is
-    several passes over them, each masked anew. The presets of real recordings take 2000. For a quick look
-    set it to 0, and few epochs."""
+    several passes over them, each masked anew. The presets of real recordings take 2000, and so does
+    what `remit cohort scan` writes. For a quick look set it to 0, and few epochs."""
     batch_size: Count = 8
     """Sequences per optimiser step."""
     learning_rate: Positive = 2e-3
@@ -472,8 +475,9 @@ class Pretraining(Settings):
     """Largest norm of the gradient."""
     early_stopping_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
     """Part of the training participants kept aside to decide when to stop."""
-    patience: Count = 10
-    """Epochs without improvement on the participants kept aside, before it stops."""
+    patience: Count = 40
+    """Epochs without improvement on the participants kept aside, before it stops. The best epoch is kept
+    anyway, and a plateau comes before the waveform is learned (docs/benchmarks.md): few are a trap."""
     geometry: str = "mixed"
     """Which tokens are masked: blocks on one channel and across all ('mixed'), only 'single_channel' or
     only 'all_channels' ones, or 'independent' tokens."""
@@ -616,6 +620,10 @@ class Evaluation(Settings):
     """Also compare with a small convolutional network (EEGNet) trained from scratch in every fold of the
     first 3 repeats at most. Slow, up to minutes for each fold; it needs the extra `convolutional` to be
     installed."""
+    finetuned: bool = False
+    """Also compare with the backbone fine-tuned in full, as the section `finetuning` says but with nothing
+    frozen and the last epoch kept, in every fold of the first 3 repeats at most. Slow: all epochs once
+    more for each of these folds."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of folds, shuffled labels, resamples and random weights."""
 
@@ -730,7 +738,9 @@ class Config(Settings):
                 f"cohorts.{self.cohort}.channels is {self.channels_of(self.cohort)}, but channels, which "
                 f"holds for the cohort in question, is {self.channels}; set channels only"
             )
-        idle = sorted(set(self.cohorts) - {"simulated", *self.pretraining.extra_cohorts})
+        # Somebody's own recordings, with the cohort in question forgotten; made-up people may be predicted.
+        recorded = {name for name, its in self.cohorts.items() if its.simulate is None}
+        idle = sorted(recorded - set(self.pretraining.extra_cohorts))
         if self.cohort == "simulated" and idle:
             raise ValueError(
                 f"cohorts has '{some_of(idle)}', but cohort is 'simulated'; expected it to be used; set "

@@ -8,6 +8,7 @@ This module imports nothing of remit.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -20,6 +21,11 @@ class RemitError(Exception):
         super().__init__(
             "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
         )
+
+
+def without_password(text: str) -> str:
+    """The text without what may hold a password in addresses: who stands before an @, and what after a ?."""
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"//\S*@", "//***@", text))
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

@@ -40,6 +40,9 @@ MASK_PERCENT_MIN, MASK_PERCENT_MAX = 5, 100
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 ID_MAX_LENGTH = 100
+# Snakemake takes wildcards' values that end so for rules that feed themselves (PeriodicWildcardError).
+_SNAKEMAKE_REPEATS = 20
+_REPEATED = re.compile(rf"(.+)\1{{{_SNAKEMAKE_REPEATS - 1}}}$")
 
 _STYLE_PATTERN = "|".join(MASKING_STYLES)
 _D_MODEL_PATTERN = r"[1-9][0-9]{0,3}"
@@ -144,12 +147,15 @@ class ModelName:
         )
 
 
+_LOOK_ALIKE = str.maketrans("OoIl", "0011")  # typed for a digit
+
+
 def _nearest_d_model(value: int) -> int:
     return _clamp(round(value / D_MODEL_STEP) * D_MODEL_STEP, D_MODEL_STEP, D_MODEL_MAX)
 
 
 def _number(text: str, default: int) -> int:
-    digits = re.sub(r"[^0-9]", "", text)[:9]
+    digits = re.sub(r"[^0-9]", "", text.translate(_LOOK_ALIKE))[:9]
     return int(digits) if digits else default
 
 
@@ -182,6 +188,11 @@ def check_id(kind: str, value: str, where: str = "") -> str:
         raise RemitError(
             f"{kind} '{value}'{place} cannot be a file name; expected up to {ID_MAX_LENGTH} letters, "
             f"digits, '-' and '_', beginning with a letter or digit; rename it."
+        )
+    if _REPEATED.search(value):
+        raise RemitError(
+            f"{kind} '{value}'{place} ends in {_SNAKEMAKE_REPEATS} or more repetitions, which Snakemake "
+            "takes for a rule that feeds itself; expected fewer; rename it."
         )
     return value
 
@@ -227,6 +238,10 @@ def mlflow_dataset_name(dataset: str, num_windows: int) -> str:
 # for everyone else. Nothing is written outside results/. A loosely read target takes the first that
 # fits, so `{model}_random` stands before `{model}`.
 RESULTS = "results"
+EVALUATION_PICTURES = (
+    *("candidates", "differences", "roc"),
+    *("calibration", "participants", "subgroups"),
+)
 PATTERNS: dict[str, str] = {
     "simulated": "results/simulated/{cohort}/{recording}.edf",
     "cohort_sheet": "results/cohorts/{cohort}.tsv",
@@ -234,6 +249,12 @@ PATTERNS: dict[str, str] = {
     "primary": "results/primary/{dataset}_primary_dataset.parquet",
     "corpus": "results/corpora/{cohort}/{dataset}_dataset.parquet",
     "split": "results/splits/{dataset}_split.json",
+    "figure_flow": "results/figures/{dataset}/flow.png",
+    "figure_demographics": "results/figures/{dataset}/demographics.png",
+    "figure_quality": "results/figures/{dataset}/quality.png",
+    "figure_spectra": "results/figures/{dataset}/spectra.png",
+    "figure_split": "results/figures/{dataset}/split.png",
+    "figure_signal": "results/figures/{dataset}/signal.png",
     "folds": "results/folds/{dataset}_folds.json",
     "fold_split": "results/splits/folds/{dataset}_r{repeat}f{fold}_split.json",
     "pretrained": "results/pretrained/{model}.pt",
@@ -242,26 +263,39 @@ PATTERNS: dict[str, str] = {
     "diagnostics": "results/diagnostics/{model}.json",
     "diagnostics_skill": "results/diagnostics/{model}_skill.png",
     "diagnostics_bands": "results/diagnostics/{model}_bands.png",
+    "checks": "results/figures/{model}/checks.png",
+    "reconstruction": "results/figures/{model}/reconstruction.png",
+    "embeddings_picture": "results/figures/{model}/embeddings.png",
     "finetuned": "results/finetuned/{model}_finetuned_best.pt",
     "finetuned_card": "results/finetuned/{model}_finetuned_best.json",
     "predictions": "results/predictions/{model}_finetuned/{cohort}.parquet",
     "history": "results/evaluation/{model}_finetuned/training_curves.png",
     "model_report": "results/evaluation/{model}_finetuned/report.html",
     "comparison": "results/evaluation/sweep/comparison.tsv",
+    "comparison_parquet": "results/evaluation/sweep/comparison.parquet",
     "comparison_page": "results/evaluation/sweep/comparison.html",
+    "comparison_picture": "results/figures/sweep.png",
     "embeddings_random": "results/embeddings/{model}_random.parquet",
     "embeddings": "results/embeddings/{model}.parquet",
     "embeddings_fold": "results/embeddings/folds/{model}/r{repeat}f{fold}.parquet",
     "features": "results/features/{dataset}_features.parquet",
     "evaluation": "results/evaluation/{model}/report.json",
     "evaluation_page": "results/evaluation/{model}/report.html",
+    **{
+        f"evaluation_{name}": f"results/figures/{{model}}/{name}.png"
+        for name in EVALUATION_PICTURES
+    },
     "model_card": "results/evaluation/{model}/model_card.md",
     "head": "results/evaluation/{model}/head.json",
     "evaluation_table": "results/evaluation/table.tsv",
+    "evaluation_picture": "results/figures/sweep_evaluation.png",
+    "run_resources": "results/figures/resources.png",
+    "run_resources_table": "results/figures/resources.tsv",
     "predictions_new": "results/predictions/{model}/{cohort}.parquet",
     "test_reads": "results/test_reads.tsv",
     "mlflow_database": "results/mlflow.db",
     "mlflow_artifacts": "results/mlflow_artifacts",
+    "mlflow_journal": "results/mlflow_journal",
 }
 # A backbone somebody else trained: put it here and it is used instead of pretraining.
 DROP_IN_PATTERN = "resources/pretrained/{model}.pt"
@@ -310,6 +344,17 @@ def model_of_path(kind: str, file: str) -> ModelName:
         shown = "/".join(parts[-1 - above :]).replace("{", "<").replace("}", ">")
         raise RemitError(f"{file}: expected a file name of the form {shown}.")
     return ModelName.parse(name[len(prefix) : len(name) - len(suffix)])
+
+
+def is_pretrained(file: str | PurePosixPath) -> bool:
+    """Whether a path has the file name of a pretrained checkpoint."""
+    path = PurePosixPath(file)
+    return path.suffix == ".pt" and re.fullmatch(MODEL_PATTERN, path.stem) is not None
+
+
+def is_of_fold(file: str | PurePosixPath) -> bool:
+    """Whether a path lies in the folder of a fold, `r1f3`."""
+    return re.fullmatch(r"r[0-9]+f[0-9]+", PurePosixPath(file).parent.name) is not None
 
 
 def _as_regex(pattern: str, constraint: dict[str, str]) -> re.Pattern[str]:

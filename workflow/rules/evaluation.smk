@@ -157,6 +157,7 @@ rule features:
 rule evaluate:
     input:
         embeddings=lambda w: PLAN.embeddings(w.model),
+        backbones=lambda w: PLAN.finetuned_backbones(w.model),
         random=naming.PATTERNS["embeddings_random"],
         features=naming.path("features", dataset=PLAN.dataset),
         primary=naming.path("primary", dataset=PLAN.dataset),
@@ -174,17 +175,24 @@ rule evaluate:
     resources:
         mem_mb=PLAN.config.execution.training_mem_mb,
         runtime=PLAN.evaluate_runtime_min,
+        gpu=PLAN.evaluate_gpu,
     params:
-        settings=lambda w: PLAN.evaluate_settings(),
+        settings=lambda w: PLAN.evaluate_settings(w.model),
     shell:
-        "remit evaluate --settings {params.settings:q} --embeddings {input.embeddings:q} --random {input.random:q} --features {input.features:q} --primary {input.primary:q} --folds {input.folds:q} --sheet {input.sheet:q} --output {output:q} 2>&1 | tee {log:q}"
+        "remit evaluate --settings {params.settings:q} --embeddings {input.embeddings:q} --backbones {input.backbones:q} --random {input.random:q} --features {input.features:q} --primary {input.primary:q} --folds {input.folds:q} --sheet {input.sheet:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule evaluation_table:
     input:
         expand(naming.PATTERNS["evaluation"], model=PLAN.sweep_models()),
     output:
-        naming.path("evaluation_table"),
+        table=naming.path("evaluation_table"),
+        picture=report(
+            naming.path("evaluation_picture"),
+            category="Sweep",
+            labels={"what": "mask ratio and style, by cross-validation"},
+            caption="../report/sweep_evaluation.rst",
+        ),
     log:
         "results/logs/evaluation_table.log",
     benchmark:
@@ -196,20 +204,56 @@ rule evaluation_table:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=PLAN.evaluation_page_settings(),
+        settings=PLAN.evaluation_table_settings(),
     shell:
-        "remit evaluation-table --settings {params.settings:q} --reports {input:q} --table {output:q} 2>&1 | tee {log:q}"
+        "remit evaluation-table --settings {params.settings:q} --reports {input:q} --table {output.table:q} --picture {output.picture:q} 2>&1 | tee {log:q}"
 
 
 rule evaluation_page:
     input:
         naming.PATTERNS["evaluation"],
     output:
-        report(
+        page=report(
             naming.PATTERNS["evaluation_page"],
-            category="Models",
-            labels={"model": "{model}", "what": "evaluation"},
+            category="Evaluation",
+            labels={"model": "{model}", "what": "page: everything"},
             caption="../report/evaluation.rst",
+        ),
+        candidates=report(
+            naming.PATTERNS["evaluation_candidates"],
+            category="Evaluation",
+            labels={"model": "{model}", "what": "the model beside all others"},
+            caption="../report/candidates.rst",
+        ),
+        differences=report(
+            naming.PATTERNS["evaluation_differences"],
+            category="Evaluation",
+            labels={"model": "{model}", "what": "model minus each other"},
+            caption="../report/differences.rst",
+        ),
+        roc=report(
+            naming.PATTERNS["evaluation_roc"],
+            category="Evaluation",
+            labels={"model": "{model}", "what": "ROC with its band"},
+            caption="../report/roc.rst",
+        ),
+        calibration=report(
+            naming.PATTERNS["evaluation_calibration"],
+            category="Evaluation",
+            labels={"model": "{model}", "what": "calibration"},
+            caption="../report/calibration.rst",
+        ),
+        participants=report(
+            naming.PATTERNS["evaluation_participants"],
+            category="Evaluation",
+            labels={"model": "{model}", "what": "participants' probabilities"},
+            caption="../report/participants.rst",
+        ),
+        subgroups=report(
+            naming.PATTERNS["evaluation_subgroups"],
+            category="Evaluation",
+            labels={"model": "{model}", "what": "groups"},
+            caption="../report/subgroups.rst",
         ),
     log:
         "results/logs/evaluation_page/{model}.log",
@@ -224,7 +268,7 @@ rule evaluation_page:
     params:
         settings=PLAN.evaluation_page_settings(),
     shell:
-        "remit evaluation-page --settings {params.settings:q} --report {input:q} --page {output:q} 2>&1 | tee {log:q}"
+        "remit evaluation-page --settings {params.settings:q} --report {input:q} --page {output.page:q} --candidates {output.candidates:q} --differences {output.differences:q} --roc {output.roc:q} --calibration {output.calibration:q} --participants {output.participants:q} --subgroups {output.subgroups:q} 2>&1 | tee {log:q}"
 
 
 rule model_card:
@@ -236,7 +280,7 @@ rule model_card:
     output:
         report(
             naming.PATTERNS["model_card"],
-            category="Models",
+            category="Evaluation",
             labels={"model": "{model}", "what": "model card"},
             caption="../report/model_card.rst",
         ),
