@@ -7,11 +7,12 @@ import shutil
 import pytest
 import yaml
 
+from remit.planning import Plan
 from tests.conftest import ROOT, snakemake
 
 pytestmark = pytest.mark.dag
 
-MODEL = "mamba2_eeg_d256_l2_m20_mae"
+MODEL = "mamba2_eeg_d256_l2_m50_mae"
 TARGET = f"results/finetuned/{MODEL}_finetuned_best.pt"
 OTHER = "mamba2_eeg_d256_l2_m40_bert"
 PEOPLE = 6
@@ -57,6 +58,12 @@ def built(tmp_path_factory):
     return folder
 
 
+# What follows a changed model.
+PAGES = {"model_report": 1, "run_resources": 1, "all": 1}
+# What `snakemake` shows of a backbone.
+OF_BACKBONE = {"diagnose": 1, "backbone_pictures": 1, "embed": 1, "embeddings_picture": 1}
+
+
 @pytest.fixture
 def copy(built, tmp_path):
     folder = tmp_path / "copy"
@@ -90,15 +97,22 @@ def test_nothing_is_planned_when_everything_is_there(built):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"finetuning": {"epochs": 3}}, {"finetune": 1, "model_report": 1, "all": 1}),
-        ({"diagnostics": {"seed": 3}}, {"diagnose": 1, "model_report": 1, "all": 1}),
+        ({"finetuning": {"epochs": 3}}, {"finetune": 1, **PAGES}),
+        ({"diagnostics": {"seed": 3}}, {"diagnose": 1, "backbone_pictures": 1, **PAGES}),
         (
             {"pretraining": {"learning_rate": 0.01}},
-            {"pretrain": 1, "diagnose": 1, "finetune": 1, "model_report": 1, "all": 1},
+            {"pretrain": 1, **OF_BACKBONE, "finetune": 1, **PAGES},
         ),
         (
             {"split": {"seed": 1}},
-            {"split": 1, "pretrain": 1, "diagnose": 1, "finetune": 1, "model_report": 1, "all": 1},
+            {
+                "split": 1,
+                "cohort_figures": 1,
+                "pretrain": 1,
+                **OF_BACKBONE,
+                "finetune": 1,
+                **PAGES,
+            },
         ),
         (
             {"preprocessing": {"offset": "median"}},
@@ -106,14 +120,16 @@ def test_nothing_is_planned_when_everything_is_there(built):
                 "windows": PEOPLE,
                 "primary_dataset": 1,
                 "split": 1,
+                "cohort_figures": 1,
+                "signal_figure": 1,
                 "pretrain": 1,
-                "diagnose": 1,
+                "embed_random": 1,
+                **OF_BACKBONE,
                 "finetune": 1,
-                "model_report": 1,
-                "all": 1,
+                **PAGES,
             },
         ),
-        ({"sweep": {"mask_percents": [20]}}, {}),
+        ({"sweep": {"mask_percents": [50]}}, {}),
         (
             {
                 "execution": {
@@ -167,7 +183,8 @@ def test_another_model_reuses_data_and_split(built):
 
 def test_a_sweep_trains_what_is_missing_and_compares_once(built):
     jobs, _ = plan(built, "sweep", config=built / "mine.yaml")
-    assert jobs == {"pretrain": 13, "finetune": 13, "comparison": 1, "sweep": 1}
+    of_each = dict.fromkeys(("pretrain", "finetune", "diagnose", "model_report"), 13)
+    assert jobs == {**of_each, "comparison": 1, "sweep": 1}
 
 
 def test_a_drop_in_backbone_is_used(copy):
@@ -208,10 +225,9 @@ def test_extra_cohorts_are_built_for_pretraining_only(copy):
         "cohort_sheet": 1,
         "corpus": 1,
         "pretrain": 1,
-        "diagnose": 1,
+        **OF_BACKBONE,
         "finetune": 1,
-        "model_report": 1,
-        "all": 1,
+        **PAGES,
     }
 
 
@@ -310,13 +326,13 @@ def one_line_error(done):
 @pytest.mark.parametrize(
     ("target", "nearest"),
     [
-        ("results/finetuned/mamba2_eeg_d0256_l2_m20_mae_finetuned_best.pt", MODEL),
+        ("results/finetuned/mamba2_eeg_d0256_l2_m50_mae_finetuned_best.pt", MODEL),
         (
             "results/finetuned/mamba2_eeg_d256_l2_m120_mae_finetuned_best.pt",
             "mamba2_eeg_d256_l2_m100_mae",
         ),
-        ("results/pretrained/mamba2_eeg_d256_l2_m20_brt.pt", "mamba2_eeg_d256_l2_m20_bert"),
-        ("results/pretrained/mamba2_eeg_d256_l2_m20_mae_finetuned.pt", MODEL),
+        ("results/pretrained/mamba2_eeg_d256_l2_m50_brt.pt", "mamba2_eeg_d256_l2_m50_bert"),
+        ("results/pretrained/mamba2_eeg_d256_l2_m50_mae_finetuned.pt", MODEL),
     ],
 )
 def test_a_wrong_model_name_gets_the_nearest(tmp_path, target, nearest):
@@ -339,7 +355,7 @@ def test_a_wrong_model_name_gets_the_nearest(tmp_path, target, nearest):
             f"Did you mean 'results/finetuned/{MODEL}_finetuned_b",
         ),
         (
-            "./results/finetuned/mamba2_eeg_d032_l2_m20_mae_finetuned_best.pt",
+            "./results/finetuned/mamba2_eeg_d032_l2_m50_mae_finetuned_best.pt",
             "Ask for results/finetuned",
         ),
     ],
@@ -401,10 +417,10 @@ def test_a_path_that_snakemake_would_take_for_a_wildcard_is_refused(tmp_path):
 
 
 def test_a_missing_recording_is_named(tmp_path):
-    config = sheet_cohort(tmp_path, [("a", 1), ("b", 0)])
+    config = sheet_cohort(tmp_path, zip("abcdef", [1, 0] * 3, strict=True))
     (tmp_path / "raw/b.edf").unlink()
     line = one_line_error(snakemake("-n", cwd=tmp_path, config=config))
-    assert "raw/b.edf not found (1 of 2 missing)" in line
+    assert "raw/b.edf not found (1 of 6 missing)" in line
 
 
 # Evaluation -------------------------------------------------------------------------------------
@@ -498,7 +514,8 @@ def test_a_backbone_from_elsewhere_is_embedded_once_and_nothing_is_pretrained(
 def test_a_backbone_made_here_for_fine_tuning_is_none_of_the_folds(copy):
     """It has seen most of them."""
     jobs, _ = plan(copy, REPORT, config=overlay(copy, evaluation={"repeats": 1}))
-    assert jobs == BESIDE | per_fold(FOLDS)
+    beside = {rule: n for rule, n in BESIDE.items() if rule != "embed_random"}  # its picture has it
+    assert jobs == beside | per_fold(FOLDS)
 
 
 @pytest.mark.parametrize(
@@ -549,6 +566,28 @@ def test_a_backbone_made_here_for_fine_tuning_is_none_of_the_folds(copy):
 def test_a_setting_replans_what_of_an_evaluation_it_is_given_to(evaluated, settings, expected):
     config = overlay(evaluated, **settings)
     assert plan(evaluated, REPORT, config=config)[0] == expected
+
+
+def test_fine_tuning_in_the_folds_takes_their_backbones_and_else_nothing_is_planned(evaluated):
+    """Those of the first three repeats at most; off, `evaluate` is given none."""
+    own = [f"results/pretrained/folds/r{r}f{f}/{MODEL}.pt" for r in (1, 2) for f in (1, 2, 3)]
+    for finetuned, files in ((True, own), (False, [])):
+        config = overlay(evaluated, evaluation={"repeats": 2, "finetuned": finetuned})
+        force = ("--forcerun", "evaluate")
+        done = snakemake("-n", "-p", REPORT, *force, cwd=evaluated, config=config)
+        line = next(line for line in done.stdout.splitlines() if "remit evaluate " in line)
+        given = line.split(" --backbones ")[1].split(" --random ")[0]
+        assert given.split() == files
+        assert ('"freeze_backbone": false' in line) is finetuned
+    config = overlay(evaluated, evaluation={"repeats": 2, "finetuned": True})
+    assert plan(evaluated, REPORT, config=config)[0] == {"evaluate": 1}
+
+
+def test_fine_tuning_in_the_folds_takes_the_one_backbone_where_they_share_it(tmp_path):
+    config = evaluation(tmp_path, pretraining="transductive", finetuned=True)
+    done = snakemake("-n", "-p", REPORT, cwd=tmp_path, config=config)
+    line = next(line for line in done.stdout.splitlines() if "remit evaluate " in line)
+    assert f" --backbones results/pretrained/{MODEL}.pt --random " in line
 
 
 def test_a_table_evaluates_every_model_of_the_sweep(tmp_path):
@@ -615,7 +654,7 @@ def test_two_in_a_class_can_be_evaluated_though_not_split(tmp_path):
             f"results/evaluation/{MODEL}_finetuned/report.json",
             f"Ask for results/evaluation/{MODEL}/report.json",
         ),
-        ("results/evaluation/mamba2_eeg_d256_l2_m20_mea/report.json", f"Ask for {REPORT}"),
+        ("results/evaluation/mamba2_eeg_d256_l2_m50_mea/report.json", f"Ask for {REPORT}"),
     ],
 )
 def test_a_target_of_an_evaluation_that_means_nothing_is_refused(tmp_path, target, says):
@@ -686,6 +725,14 @@ def test_lint_and_graph_are_clean(tmp_path):
     assert sorted(drawn) == sorted(re.findall(r'label = "(\w+)"', graph.stdout)), "run make dag"
 
 
+def test_the_evaluation_by_name_is_page_and_card_and_is_checked_before_any_job(tmp_path):
+    jobs, _ = plan(tmp_path, "evaluation", config=overlay(tmp_path, evaluation={"repeats": 1}))
+    assert jobs["evaluation_page"] == jobs["model_card"] == 1 and jobs["pretrain_fold"] == FOLDS
+    config = overlay(tmp_path, evaluation={"pretraining": "held_out"})
+    line = one_line_error(snakemake("-n", "evaluation", cwd=tmp_path, config=config))
+    assert "expected a backbone of other cohorts" in line
+
+
 def test_a_page_and_a_card_follow_an_evaluation(tmp_path):
     folder = f"results/evaluation/{MODEL}"
     config = overlay(tmp_path, evaluation={"repeats": 1, "pretraining": "transductive"})
@@ -698,3 +745,16 @@ def test_a_page_and_a_card_follow_an_evaluation(tmp_path):
     config = overlay(tmp_path, evaluation={"repeats": 1})
     jobs, _ = plan(tmp_path, f"{folder}/model_card.md", config=config)
     assert jobs["pretrain"] == jobs["model_card"] == 1 and jobs["pretrain_fold"] == FOLDS
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_many_pretrainings_are_said_with_what_would_take_fewer(
+    tmp_path, monkeypatch, capsys, repeats
+):
+    monkeypatch.chdir(tmp_path)
+    people = {"simulate": {"participants": PEOPLE, "remission_fraction": 0.5}}
+    settings = {"cohorts": {"simulated": people}, "evaluation": {"repeats": repeats}}
+    Plan(settings).check(["results/evaluation/table.tsv"])
+    said = capsys.readouterr().err
+    assert f"for each of {3 * repeats} folds of 14 models; evaluation." in said
+    assert ("evaluation.repeats: 1 takes 3 a model" in said) is (repeats > 1)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import textwrap
+import zipfile
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,15 +13,17 @@ import torch
 import yaml
 from scipy.io import savemat
 
-from remit.dataset.windows import open_dataset
+from remit.dataset.windows import ParquetWriter, open_dataset
 from tests.conftest import BIN, ROOT, remit, run, snakemake
+from tests.unit.test_provenance import check_every_result
 
 pytestmark = pytest.mark.e2e
 
-MODEL = "mamba2_eeg_d32_l1_m20_mae"
+MODEL = "mamba2_eeg_d32_l1_m50_mae"
 TARGET = f"results/finetuned/{MODEL}_finetuned_best.pt"
 REPORT = f"results/evaluation/{MODEL}_finetuned/report.html"
 DATASET = "8s_af7-af8-tp9-tp10"
+FIGURES = [f"results/figures/{DATASET}/{name}.png" for name in ("flow", "signal")]
 PRIMARY = f"results/primary/{DATASET}_primary_dataset.parquet"
 TINY = {
     "model": {"d_model": 32, "num_layers": 1, "d_state": 16, "headdim": 32},
@@ -61,7 +64,7 @@ def fails(folder, *targets, config, in_a_job=True):
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     config = write_config(folder)
-    output = build(folder, TARGET, REPORT, config=config)
+    output = build(folder, TARGET, REPORT, *FIGURES, config=config)
     return folder, config, output
 
 
@@ -83,6 +86,28 @@ def test_the_main_job_builds_everything_and_then_nothing(built):
     assert not list(folder.rglob("*.state"))
     assert not [p for p in folder.rglob("*.tmp*") if ".snakemake" not in p.parts]
     assert "Nothing to be done" in build(folder, TARGET, REPORT, config=config)
+
+
+def test_every_result_says_what_made_it(built):
+    folder, _, _ = built
+    kinds = {"simulated", "cohort_sheet", "windows", "primary", "split", "pretrained"}
+    kinds |= {f"figure_{name}" for name in ("flow", "demographics", "quality", "spectra", "split")}
+    kinds |= {"figure_signal"}
+    kinds |= {"pretrained_card", "diagnostics", "diagnostics_skill", "diagnostics_bands", "history"}
+    check_every_result(
+        folder, kinds | {"finetuned", "finetuned_card", "predictions", "model_report"}
+    )
+    done = remit("verify", REPORT, TARGET, PRIMARY, cwd=folder)
+    assert done.returncode == 0 and "MLflow run" in done.stdout, done.stdout
+    split = folder / f"results/splits/{DATASET}_split.json"
+    before = split.read_bytes()
+    try:
+        split.write_bytes(before + b"\n")
+        done = remit("verify", REPORT, cwd=folder)
+    finally:
+        split.write_bytes(before)
+    assert done.returncode == 1 and "foreign: not as 'split' wrote it" in done.stdout, done.stdout
+    assert f"pretrained/{MODEL}.pt: stale: made of another" in done.stdout, done.stdout
 
 
 def test_simulated_data_are_marked_in_data_metrics_and_report(built):
@@ -169,7 +194,7 @@ def test_mlflow_holds_the_runs_their_links_the_dataset_and_the_model(built):
     assert tuned.data.params["pretraining.pretraining.epochs"] == "2"
     history = client.get_metric_history(tuned.info.run_id, "val_f1")
     assert [point.step for point in history] == [1, 2, 3, 4]
-    assert tuned.data.params["mask_percent"] == "20"
+    assert tuned.data.params["mask_percent"] == "50"
     assert tuned.data.metrics["test_n"] == 2
     assert tuned.data.metrics["test_accuracy_low"] <= tuned.data.metrics["test_accuracy"]
     assert len(client.get_metric_history(pretrained.info.run_id, "held_out_loss")) == 2
@@ -209,20 +234,39 @@ def test_the_registered_model_loads_without_this_package_and_predicts_the_same(b
 def test_a_sweep_ends_in_one_table(built):
     folder, _, _ = built
     config = write_config(
-        folder, "sweep.yaml", sweep={"mask_percents": [20, 40], "masking_styles": ["mae", "bert"]}
+        folder, "sweep.yaml", sweep={"mask_percents": [40, 50], "masking_styles": ["mae", "bert"]}
     )
     build(folder, "sweep", config=config)
     lines = (folder / "results/evaluation/sweep/comparison.tsv").read_text().splitlines()
     header = lines[0].split("\t")
     rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
     assert [(row["masking_style"], row["mask_percent"]) for row in rows] == [
-        ("bert", "20"),
         ("bert", "40"),
-        ("mae", "20"),
+        ("bert", "50"),
         ("mae", "40"),
+        ("mae", "50"),
     ]
     assert {row["simulated"] for row in rows} == {"true"}
-    assert "SIMULATED" in (folder / "results/evaluation/sweep/comparison.html").read_text()
+    page = folder / "results/evaluation/sweep/comparison.html"
+    assert "SIMULATED" in page.read_text()
+    links = re.findall(r'<td[^>]*><a href="([^"]*report.html)"', page.read_text())
+    assert len(links) == 4 and all((page.parent / link).is_file() for link in links)
+    assert (folder / "results/figures/sweep.png").stat().st_size > 10_000
+    same = pq.read_table(page.with_suffix(".parquet")).to_pylist()
+    assert [row["model"] for row in same] == [row["model"] for row in rows]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/results/mlflow.db")
+    experiment = client.get_experiment_by_name("remit").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.`remit.stage` = 'sweep'")
+    of_parent = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    found = {run.info.run_id: run.data.tags for run in client.search_runs([experiment], of_parent)}
+    assert {row["mlflow_run"] for row in same} < set(found) and len(found) == 8
+    stages = [tags["remit.stage"] for tags in found.values()]
+    assert sorted(stages) == ["fine-tuning"] * 4 + ["pretraining"] * 4
+    assert {
+        (tags["remit.mask_percent"], tags["remit.masking_style"]) for tags in found.values()
+    } == {(row["mask_percent"], row["masking_style"]) for row in rows}
 
 
 def test_snakemakes_own_report_holds_the_page(built):
@@ -230,6 +274,9 @@ def test_snakemakes_own_report_holds_the_page(built):
     done = snakemake("--report", "all.zip", TARGET, REPORT, cwd=folder, config=config)
     assert done.returncode == 0, done.stdout
     assert (folder / "all.zip").stat().st_size > 100_000
+    with zipfile.ZipFile(folder / "all.zip") as packed:
+        page = packed.read("all/report.html").decode()
+    assert "No evaluation was asked for" in page and "SIMULATED data" in page
 
 
 def test_a_dead_mlflow_server_loses_nothing(built, tmp_path):
@@ -379,7 +426,8 @@ def test_windows_out_of_order_are_refused(built, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     table = pq.read_table(copy / PRIMARY)
-    pq.write_table(table.take([1, 0, *range(2, table.num_rows)]), copy / PRIMARY)
+    with ParquetWriter(copy / PRIMARY, table.schema, [], {}) as writer:
+        writer.write(table.take([1, 0, *range(2, table.num_rows)]))
     done = remit(
         "split", "--settings", '{"split": {}}', "--primary", PRIMARY, "--output", "s.json", cwd=copy
     )

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,3 +71,4 @@ def assert_same(one, other):
             assert a == b, key
 
     check(torch.load(one, weights_only=True), torch.load(other, weights_only=True), "")
+    assert Path(one).read_bytes() == Path(other).read_bytes()

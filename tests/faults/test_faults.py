@@ -8,11 +8,12 @@ import torch
 
 from remit.config import Sequences
 from remit.dataset import windows
-from remit.dataset.sequences import Tokens, load_sequences
+from remit.dataset.sequences import Tokens, index_sequences, load_sequences
 from remit.dataset.splits import ParticipantSplit, read_split
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError
 from remit.nn.encoder import Encoder
+from remit.tracking import Tracker
 from remit.training import memory, pretrain, state
 from remit.training.data import build_encoder, encoder_settings
 from remit.training.runtime import seed_all
@@ -191,11 +192,19 @@ def test_a_loss_that_is_no_number_names_its_sequence_and_keeps_the_state(
     text = str(caught.value)
     data = open_dataset(bench.primary)
     people, _ = pretrain.keep_aside(read_split(bench.split).part("train"), 0.3, 0)
-    sequences = load_sequences(data, people, bench.sequences)
-    person = sequences.participants[sequences.participant_N[3]]
-    nth = int((sequences.participant_N[:3] == sequences.participant_N[3]).sum()) + 1
+    index = index_sequences(data, people, bench.sequences)
+    nth = int((index.participant_N[:3] == index.participant_N[3]).sum()) + 1
+    chain = index.windows_NV[3]
+    its = data.frame().iloc[index.row_W[chain[chain >= 0]]]
+    person, recording = its["Participant"].iloc[0], its["recording"].iloc[0]
+    first, last = (
+        f"{row.parent_window_id}/{row.sub_window_id}" for _, row in its.iloc[[0, -1]].iterrows()
+    )
     assert "the loss is not finite at epoch 2, step " in text
-    assert f"in made/{person} sequence {nth};" in text
+    assert (
+        f"in made/{person} sequence {nth} (recording {recording}, windows {first} to {last});"
+        in text
+    )
     assert saved.read_bytes() == before
 
 
@@ -365,7 +374,7 @@ def test_a_command_that_runs_out_of_memory_says_so_in_one_line(monkeypatch, caps
     def doctor(_):
         raise MemoryError("Unable to allocate 74.5 GiB")
 
-    monkeypatch.setattr(cli, "_doctor", doctor)
+    monkeypatch.setattr(cli.tools, "_doctor", doctor)
     assert cli.main(["doctor"]) == 1
     text = capsys.readouterr().err
     assert text.startswith("remit: memory ran out; expected") and text.count("\n") == 1
@@ -408,3 +417,29 @@ def test_tokens_that_do_not_divide_the_window_are_refused(bench):
     bench.sequences = Sequences(token_seconds=0.75, context_windows=2)
     with pytest.raises(RemitError, match=r"windows of 64 samples; expected a multiple of 24"):
         bench.pretrain()
+
+
+def test_ended_while_it_waits_for_mlflow_a_training_can_go_on(bench, tmp_path, monkeypatch):
+    """Snakemake deletes the result of the job that was ended; the state makes it again, in no time."""
+
+    def pretraining(name):
+        return bench.pretrain(tmp_path / name, execution=EAGER)
+
+    def finetuning(name):
+        return bench.finetune(
+            tmp_path / "whole.pt", tmp_path / name, execution=EAGER, freeze_backbone=False, epochs=2
+        )
+
+    def told(*_):
+        raise SystemExit(143)
+
+    for make, name in ((pretraining, "whole.pt"), (finetuning, "tuned.pt")):
+        make(name)
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(Tracker, "finish", told)
+            make("again.pt")
+        (tmp_path / "again.pt").unlink()
+        _, lines = make("again.pt")
+        assert any(line.startswith("resuming after") for line in lines), lines
+        assert_same(tmp_path / name, tmp_path / "again.pt")
+        assert not (tmp_path / "again.state").exists()
