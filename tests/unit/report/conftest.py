@@ -18,10 +18,12 @@ from remit.evaluation.estimates import (
     leave_one_out,
     majority,
     paired,
+    roc,
     subgroups,
 )
 from remit.evaluation.folds import make_folds, read_folds, write_folds
 from remit.evaluation.power import could_have_shown
+from remit.report.drawing import FLAGS
 
 Make = Callable[..., dict[str, Any]]
 MODEL = "mamba2_eeg_d256_l2_m20_mae"
@@ -33,6 +35,12 @@ CANDIDATES = {
     "recording length and quality only": ("nuisance", 0.1),
     "place in the cohort sheet only": ("nuisance", 0.0),
 }
+
+
+def said_above(figure: Any) -> str:
+    """The title of a figure and what is said in red below it, as one line."""
+    told = figure.findobj(lambda artist: artist.get_gid() == FLAGS)
+    return " ".join(" ".join([figure.get_suptitle(), *(one.get_text() for one in told)]).split())
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +148,14 @@ def make_report(tmp_path_factory: pytest.TempPathFactory) -> Make:
             "subgroups": subgroups(
                 label_P, own.probability_RP, fold_RP, groups, seed=0, resamples=200
             ),
+            "roc": roc(
+                label_P,
+                own.probability_RP,
+                fold_RP,
+                seed=0,
+                resamples=200,
+                spread=entries[0]["figures"]["spread"]["value"],
+            ),
             "leave_one_out": {"auc": None, "note": "not computed: no backbone for each participant"}
             if per_fold
             else leave_one_out(label_P, own.probability_RP.mean(0)),
@@ -175,6 +191,7 @@ def make_report(tmp_path_factory: pytest.TempPathFactory) -> Make:
                 "transductive": bool(seen),
                 "seen": names[:seen],
             },
+            "test_reads": {"analyses_before": 2, "models_before": ["another"]},
             "participants": {"n": len(names), "n_positive": n1, "unlabelled": ["unknown"]},
             "folds": {
                 "folds": cohort.folds,

@@ -26,7 +26,7 @@ from remit.report.evaluation import (
     write_page,
     write_table,
 )
-from tests.unit.report.conftest import MODEL
+from tests.unit.report.conftest import MODEL, said_above
 
 mpl.use("Agg")
 Make = Callable[..., Any]
@@ -35,7 +35,7 @@ HOSTILE = "<script>alert('x')</script> $\\frac{$ \"'& {{ 7*7 }}"
 
 
 def page_of(report: dict[str, Any], save: Make, tmp_path: Path) -> str:
-    write_page(report=save(report), page=tmp_path / "report.html")
+    write_page(report=save(report), page=tmp_path / "report.html", pictures={})
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -97,11 +97,17 @@ def test_what_forbids_belief_comes_first_and_on_every_picture(make_report, save,
     assert "3 of 46" in flags[1]
     for draw, _ in PICTURES.values():
         figure = draw(report)
-        assert all(flag in figure.get_suptitle() for flag in flags)
+        assert all(flag in said_above(figure) for flag in flags)
         assert all("n=46" in axis.get_title() for axis in figure.axes)
         mpl.pyplot.close(figure)
     shown = re.findall(r'<img [^>]*alt="([^"]*)"', page)
     assert len(shown) == len(PICTURES) and all("SIMULATED DATA" in alt for alt in shown)
+
+
+@pytest.mark.parametrize("per_fold", [True, False])
+def test_a_backbone_without_a_figure_of_its_own_is_said(make_report, save, tmp_path, per_fold):
+    text = text_of(page_of(make_report(per_fold=per_fold), save, tmp_path))
+    assert ("the figures are of the backbones of the folds" in " ".join(text.split())) is per_fold
 
 
 def test_without_reason_nothing_is_flagged(make_report, save, tmp_path):
@@ -109,6 +115,33 @@ def test_without_reason_nothing_is_flagged(make_report, save, tmp_path):
     page = page_of(report, save, tmp_path)
     assert flags_of(report) == [] and 'class="warning"' not in page
     assert "SIMULATED" not in page and "TRANSDUCTIVE" not in page and "REACHED" not in page
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ([], "Before this analysis no other had"),
+        (["a"], "Before this analysis 1 other (of a) had"),
+        (["a", "b"], "Before this analysis 2 others (of a, b) had"),
+    ],
+)
+def test_what_had_read_the_labels_before_is_said(make_report, save, tmp_path, before, said):
+    report = make_report()
+    report["test_reads"] = {"analyses_before": len(before), "models_before": before}
+    text = " ".join(text_of(page_of(report, save, tmp_path)).split())
+    assert said in text.replace(" ( ", " (") and "best of many is too good" in text
+
+
+def test_intervals_of_what_has_no_permutations_are_said_to_be_too_narrow(
+    make_report, save, tmp_path
+):
+    report = make_report()
+    assert "without permutations" not in page_of(report, save, tmp_path)
+    last = report["candidates"][-1]
+    last["permutation"] = {"p": None, "permutations": 0, "null_mean": None, "null_95": None}
+    text = " ".join(text_of(page_of(report, save, tmp_path)).split())
+    said = f"too narrow. {last['name']}: without permutations all intervals of a difference are too"
+    assert said in text
 
 
 @pytest.mark.parametrize("key", PICTURES)
@@ -145,6 +178,9 @@ def test_pictures_show_what_they_are_of(make_report, key):
             (line,) = [line for line in figure.axes[0].lines if line.get_gid() == f"class {label}"]
             its = sorted(r["probability"] for r in own["predictions"] if r["label"] == label)
             assert sorted(line.get_xdata()) == its
+    elif key == "roc":
+        (line,) = [line for line in figure.axes[0].lines if line.get_gid() == "curve"]
+        assert len(line.get_xdata()) > 2
     else:
         (line,) = [line for line in figure.axes[0].lines if line.get_gid() == "curve"]
         curve = own["figures"]["calibration"]["curve"]
@@ -163,11 +199,43 @@ def test_pictures_on_the_page_are_not_empty(make_report, save, tmp_path):
         assert pixels[..., :3].std() > 0.02
 
 
-def test_small_groups_have_no_picture_and_say_so(make_report, save, tmp_path):
+@pytest.mark.parametrize("key", ["subgroups", "differences", "roc"])
+def test_where_there_is_nothing_to_draw_the_picture_says_why(make_report, key):
     report = make_report()
-    page = page_of(report, save, tmp_path)
-    assert PICTURES["subgroups"][0](report) is None
-    assert "too few" in page and page.count("<img") == len(PICTURES) - 1
+    report["comparisons"] = []
+    model_of(report)["roc"] |= {"curve": [], "band": None, "method": "undefined: nobody met"}
+    figure = PICTURES[key][0](report)
+    (axis,) = figure.axes
+    said = {"subgroups": "No group has enough", "differences": "no other", "roc": "nobody met"}[key]
+    assert said in axis.texts[0].get_text() and not axis.lines and "n=21" in axis.get_title()
+    mpl.pyplot.close(figure)
+
+
+def test_the_roc_picture_is_the_curve_of_the_report_and_its_area_the_auc(make_report):
+    report = make_report(n1=20, n0=26)
+    own = model_of(report)
+    figure = PICTURES["roc"][0](report)
+    (axis,) = figure.axes
+    (line,) = [line for line in axis.lines if line.get_gid() == "curve"]
+    x, y = (np.asarray(each) for each in line.get_data())
+    assert np.trapezoid(y, x) == pytest.approx(own["figures"]["auc"]["value"], abs=1e-12)
+    assert [list(pair) for pair in zip(x, y, strict=True)] == own["roc"]["curve"]
+    (band,) = [each for each in axis.collections if each.get_gid() == "band"]
+    corners = band.get_paths()[0].vertices
+    for at, low, high in own["roc"]["band"]:
+        assert low <= high
+        assert {low, high} <= set(corners[np.isclose(corners[:, 0], at)][:, 1])
+    mpl.pyplot.close(figure)
+
+
+def test_pictures_that_have_a_file_are_those_of_the_page(make_report, save, tmp_path):
+    files = {key: tmp_path / f"{key}.png" for key in PICTURES}
+    write_page(report=save(make_report()), page=tmp_path / "page.html", pictures=files)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert sorted(base64.b64encode(file.read_bytes()).decode() for file in files.values()) == (
+        sorted(embedded)
+    )
 
 
 def test_undefined_and_open_figures_are_said(make_report, save, tmp_path):
@@ -221,6 +289,7 @@ def drop(report: dict[str, Any], *path: Any) -> None:
         ("power", "fixed"),
         ("candidates", 0, "subgroups"),
         ("candidates", 0, "leave_one_out"),
+        ("candidates", 0, "roc"),
         ("candidates", 1, "figures", "auc", "low"),
         ("candidates", 2, "permutation", "p"),
         ("comparisons", 0),
@@ -256,11 +325,15 @@ def outside(report: dict[str, Any]) -> None:
     report["candidates"][0]["figures"]["auc"]["low"] = 0.99
 
 
+def crooked(report: dict[str, Any]) -> None:
+    report["candidates"][0]["roc"]["curve"] = [[0.0, 0.0], [0.9, 0.0], [1.0, 1.0]]
+
+
 def denied(report: dict[str, Any]) -> None:
     report["pretraining"]["transductive"] = False
 
 
-@pytest.mark.parametrize("change", [silent, last, another, fewer, outside, denied])
+@pytest.mark.parametrize("change", [silent, last, another, fewer, outside, crooked, denied])
 @pytest.mark.parametrize(
     "case", [{"simulated": True, "seen": 2}, {"seen": 2, "reaching": (LENGTH,)}]
 )

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from remit.dataset.windows import open_dataset
 from remit.errors import RemitError
 from remit.report.model_card import escaped, write_model_card
+from remit.training import checkpoint
 from tests.unit.training.conftest import NAME, Bench, make_dataset, split_of
 
 Make = Callable[..., Any]
@@ -146,6 +148,17 @@ def test_facts_are_those_of_the_files(written, trained):
         assert f"\n| {row} |\n" in items["7"]
     assert "14 participants with a label, 7 of them in class 1" in items["10"]
     assert f"flat {len(frame) - good}." in items["11"]
+    # Windows of 2 s; p90 has no label and counts nowhere.
+    own = frame[frame["Participant"] != "p90"]
+    minutes = sorted(own["Participant"].value_counts() * 2 / 60)
+    assert f"Of {sum(minutes):.1f} minutes 0.0 are in no window" in items["11"]
+    used = sorted(own[own["good"]]["Participant"].value_counts())
+    assert f"14, {minutes[0]:.1f} to {minutes[-1]:.1f} minutes" in items["9b"]
+    assert f"{used[0]} to {used[-1]} (median {np.median(used):g})" in items["9b"]
+    card = checkpoint.load(trained[1], "pretrained")["data"]["participants_seen"]
+    for part, names in card.items():
+        if names:
+            assert f"{len(names)} participants for {part.replace('_', ' ')} (cohort " in items["5a"]
     # Ages 20 to 33 but 23, the fourth's: 21, 25, ..., 33 in class 1; everybody of class 0.
     ages = [20 + index for index in range(1, 14, 2) if index != 3]
     assert f"| age | mean {sum(ages) / 6:.1f} (SD " in items["20b"] and "| 1 |" in items["20b"]
@@ -159,6 +172,11 @@ def test_figures_are_those_of_the_report(written):
     for key in ("auc", "brier"):
         of = own["figures"][key]
         assert f"{of['value']:.2f} [{of['low']:.2f}, {of['high']:.2f}]" in card["23a"]
+    for point in own["figures"]["calibration"]["curve"]:
+        low, high = point["low"], point["high"]
+        row = f"| {point['probability']:.2f} | {point['n']} | {point['n_positive']} | "
+        assert f"{row}{point['observed']:.2f} [{low:.2f}, {high:.2f}] |" in card["23a"]
+    assert all(each["guard"] in card["12a"] for each in held["guards"])
     for each in held["comparisons"]:
         of = each["auc"]
         line = f"{of['value']:.2f} [{of['low']:.2f}, {of['high']:.2f}]"

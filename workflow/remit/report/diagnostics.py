@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from remit import naming
 from remit.errors import RemitError
 from remit.evaluation.checks import ALL, checks_of
-from remit.evaluation.resampling import above, below
-from remit.files import atomic_write
+from remit.evaluation.resampling import FEWEST_TO_TRUST, above, below
+from remit.report.drawing import BLUE, GREEN, GREY, ORANGE, VERMILION, canvas, save
 
+RESULT_VERSION = 2  # raise when a change here alters the picture of the checks
+
+# A verdict is a word and a shape; the colour only helps.
+VERDICTS = {"pass": (GREEN, "o"), "warn": (ORANGE, "^"), "fail": (VERMILION, "X")}
+# Columns of the table of checks: letters to a line, and where it begins in the width of the picture.
+_KEYS, _WIDTHS, _LEFT = ("name", "found", "expected"), (36, 66, 62), (0.08, 0.29, 0.655)
 NARROWEST = 0.02  # skill that a panel shows to either side at least
 
 
@@ -116,35 +122,16 @@ def made_of(
     ]
 
 
-def _save(figure: Any, found: dict[str, Any], file: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    figure.suptitle(
-        f"{found['model']}: {found['n']} participants that it has not seen"
-        + (" - SIMULATED DATA" if found["simulated"] else "")
-        + "\nskill with 95 % intervals over participants; blue: above 0, red: below, grey: undecided",
-        fontsize=10,
-    )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    plt.close(figure)
-    with atomic_write(file) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-
-
 def _panels(found: dict[str, Any], columns: int) -> tuple[Any, Any]:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     targets = list(found["masked"]["as trained"])
-    return plt.subplots(
-        len(targets),
-        columns,
-        figsize=(4.4 * columns, 3.2 * len(targets)),
-        layout="constrained",
-        squeeze=False,
+    few = f", as are all with fewer than {FEWEST_TO_TRUST} participants"
+    return canvas(
+        *(len(targets), columns, (4.4 * columns, 0.4 + 3.2 * len(targets))),
+        title=f"{found['model']}: {found['n']} participants that it has not seen\n"
+        "skill with 95 % intervals over participants; filled: above 0 or below it, hollow: undecided"
+        + few
+        * (found["n"] < FEWEST_TO_TRUST),
+        flags=["SIMULATED DATA"] if found["simulated"] else [],
     )
 
 
@@ -153,10 +140,11 @@ def _points(axis: Any, names: list[str], figures: list[dict[str, Any]]) -> None:
     for row, figure in enumerate(figures):
         if figure["value"] is None:
             continue
-        color = "C0" if above(figure) else "C3" if below(figure) else "0.45"
+        color = BLUE if above(figure) else VERMILION if below(figure) else GREY
         if figure["low"] is not None:
             axis.plot([figure["low"], figure["high"]], [row, row], color=color)
-        axis.plot(figure["value"], row, "o", markersize=4, color=color)
+        decided = "white" if color == GREY else color
+        axis.plot(figure["value"], row, "o", markersize=5, color=color, markerfacecolor=decided)
     axis.axvline(0, color="0.3", linewidth=0.8)
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_ylim(len(names) - 0.5, -0.5)
@@ -185,7 +173,7 @@ def draw_skill(found: dict[str, Any], file: Path) -> None:
             )
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("1 - error / error of the rival (smooth L1)", fontsize=9)
-    _save(figure, found, file)
+    save(figure, file)
 
 
 def draw_bands(found: dict[str, Any], file: Path) -> None:
@@ -199,4 +187,43 @@ def draw_bands(found: dict[str, Any], file: Path) -> None:
             _points(axis, shown, [figures[part]["robust"]["skill"] for part in parts])
             axis.set_title(f"{what}, {kind} masks", fontsize=9)
             axis.set_xlabel("1 - error / error of the best rival (smooth L1)", fontsize=9)
-    _save(figure, found, file)
+    save(figure, file)
+
+
+def draw_checks(found: dict[str, Any], file: Path) -> None:
+    """Every check with its verdict, what was found and what was expected, worst first."""
+    order = {"fail": 0, "warn": 1, "pass": 2}
+    checks = sorted(found["checks"], key=lambda check: order[check["status"]])
+    counts = {status: sum(c["status"] == status for c in checks) for status in VERDICTS}
+    cells = [
+        [
+            textwrap.wrap(check[key], width) or [""]
+            for key, width in zip(_KEYS, _WIDTHS, strict=True)
+        ]
+        for check in checks
+    ]
+    heights = [max(len(lines) for lines in row) + 0.6 for row in cells]
+    figure, ((axis,),) = canvas(
+        1,
+        1,
+        (14, 1.3 + 0.155 * sum(heights)),
+        title=f"{found['model']}: did pretraining learn signal? {found['n']} participants that it has not "
+        f"seen\n{counts['fail']} of {len(checks)} checks fail, {counts['warn']} warn, "
+        f"{counts['pass']} pass",
+        flags=["SIMULATED DATA"] if found["simulated"] else [],
+    )
+    axis.set_axis_off()
+    axis.set(xlim=(0, 1), ylim=(sum(heights) + 1.6, 0))
+    for left, text in zip((0.012, *_LEFT), ("verdict", "check", "found", "expected"), strict=True):
+        axis.text(left, 0.6, text, fontsize=9, weight="bold", va="center")
+    top = 1.4
+    for check, row, height in zip(checks, cells, heights, strict=True):
+        axis.plot([0, 1], [top, top], color="0.85", linewidth=0.8)
+        color, marker = VERDICTS[check["status"]]
+        middle = top + height / 2
+        axis.plot(0.02, middle, marker, color=color, markersize=8, gid=f"verdict {check['status']}")
+        axis.text(0.033, middle, check["status"].upper(), fontsize=8, weight="bold", va="center")
+        for left, lines in zip(_LEFT, row, strict=True):
+            axis.text(left, middle, "\n".join(lines), fontsize=7.5, va="center", linespacing=1.15)
+        top += height
+    save(figure, file)

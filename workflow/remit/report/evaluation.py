@@ -9,9 +9,8 @@ does not say so is refused.
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,12 +18,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from remit.dataset.splits import read_whole_json
 from remit.errors import RemitError, some_of
-from remit.files import atomic_write
+from remit.files import atomic_write, write_rows
 from remit.naming import ModelName
+from remit.report.drawing import BLACK, BLUE, GREY, VERMILION, canvas, png
 from remit.report.model_report import template
 
-RESULT_VERSION = 1  # raise when a change here alters a page or the table
+RESULT_VERSION = 5  # raise when a change here alters a page or the table
 
 KINDS = {
     "model": "the pretrained backbone's embeddings",
@@ -40,14 +41,14 @@ FIGURES = {
     "f1": "F1",
 }
 COMPARED = {"auc": "AUC", "brier": "Brier score", "balanced_accuracy": "balanced accuracy"}
-# Okabe and Ito's colours, told apart by the colour-blind, and a shape for each.
 _STYLES = {
-    "model": ("#0072B2", "o"),
-    "baseline": ("#000000", "s"),
-    "nuisance": ("#D55E00", "D"),
-    "chance": ("#7F7F7F", "X"),
+    "model": (BLUE, "o"),
+    "baseline": (BLACK, "s"),
+    "nuisance": (VERMILION, "D"),
+    "chance": (GREY, "X"),
 }
 _ROUNDING = 1e-9
+_OF_AREA = 0.01  # that a curve of fewer knots may be away from the AUC
 _MOST_NAMES = 60  # participants whose names still fit beside a picture
 
 
@@ -134,6 +135,16 @@ class _Group(_Form):
     brier: _Figure
 
 
+_Part = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Roc(_Form):
+    folds: Annotated[int, Field(ge=0)]
+    curve: list[Annotated[list[_Part], Field(min_length=2, max_length=2)]]
+    band: list[Annotated[list[_Part], Field(min_length=3, max_length=3)]] | None
+    method: str
+
+
 class _LeaveOneOut(_Form):
     auc: _Figure | None
     note: str
@@ -148,12 +159,20 @@ class _Candidate(_Form):
     permutation: _Permutation
     predictions: list[_Prediction]
     subgroups: dict[str, list[_Group]] = {}
+    roc: _Roc | None = None
     leave_one_out: _LeaveOneOut | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> _Candidate:
-        if self.kind == "model" and not {"subgroups", "leave_one_out"} <= self.model_fields_set:
-            raise ValueError("the model has no subgroups or no leave_one_out")
+        own = {"subgroups", "leave_one_out", "roc"}
+        if self.kind == "model" and not own <= self.model_fields_set:
+            raise ValueError("the model has no subgroups, no leave_one_out or no roc")
+        if self.roc is not None and self.figures.auc.value is not None:
+            area = _area(self.roc.curve)
+            if abs(area - self.figures.auc.value) > _OF_AREA:
+                raise ValueError(
+                    f"the area under the ROC curve is {area:.3f} and the AUC {self.figures.auc.value:.3f}"
+                )
         counted = len({row.participant for row in self.predictions})
         positive = sum(row.label for row in self.predictions)
         if (counted, len(self.predictions), positive) != (
@@ -166,6 +185,10 @@ class _Candidate(_Form):
                 f"class 1, but figures of {self.figures.n} and {self.figures.n_positive}"
             )
         return self
+
+
+def _area(curve: Sequence[Sequence[float]]) -> float:
+    return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(curve))
 
 
 class _Absent(_Form):
@@ -209,6 +232,11 @@ class _Pretraining(_Form):
     seen: list[str]
 
 
+class _TestReads(_Form):
+    analyses_before: Annotated[int, Field(ge=0)]
+    models_before: list[str]
+
+
 class _Participants(_Form):
     n: int
     n_positive: int
@@ -250,6 +278,7 @@ class _Report(_Form):
     headline: Annotated[list[str], Field(min_length=1)]
     dataset: _Dataset
     pretraining: _Pretraining
+    test_reads: _TestReads
     participants: _Participants
     folds: _Folds
     settings: _Settings
@@ -302,25 +331,15 @@ class _Report(_Form):
 
 def read_evaluation(file: Path) -> dict[str, Any]:
     """A model's ``report.json``; :class:`RemitError` where it lacks something or contradicts itself."""
+    found: dict[str, Any] = read_whole_json(file, "the report of an evaluation", "it")
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         _Report.model_validate(found)
-    except OSError as error:
-        raise RemitError(
-            f"{file}: cannot be read ({error.strerror}); expected the report of an evaluation; ask "
-            "snakemake for it."
-        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "as a whole"
         raise RemitError(
             f"{file}: is no whole evaluation ({where}: {first['msg']}); expected the report.json that "
             "'remit evaluate' of this version wrote; ask snakemake for it again."
-        ) from None
-    except ValueError as error:
-        raise RemitError(
-            f"{file}: holds no JSON ({error}); expected the report.json that 'remit evaluate' wrote; ask "
-            "snakemake for it again."
         ) from None
     return found
 
@@ -377,17 +396,19 @@ def counted(report: Mapping[str, Any]) -> str:
 
 def _drawing(report: Mapping[str, Any], rows: int, columns: int, size: tuple[float, float]) -> Any:
     """A figure with what must be said above it, and its axes."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        rows, columns, figsize=size, layout="constrained", squeeze=False, sharey="row"
+    figure, axes = canvas(
+        rows, columns, size, title=report["model"], flags=flags_of(report), sharey="row"
     )
-    lines = [report["model"], *flags_of(report)]
-    figure.suptitle("\n".join(lines), fontsize=9, color="#B00000" if len(lines) > 1 else "black")
     return figure, axes.ravel()
+
+
+def _nothing(report: Mapping[str, Any], why: str) -> Any:
+    """A picture that says why there is none."""
+    figure, (axis,) = _drawing(report, 1, 1, (7, 1.6))
+    axis.set_axis_off()
+    axis.set_title(counted(report), fontsize=10)
+    axis.text(0.5, 0.5, why, ha="center", va="center", fontsize=10)
+    return figure
 
 
 def _rows(
@@ -455,10 +476,10 @@ def draw_candidates(report: Mapping[str, Any]) -> Any:
 
 
 def draw_differences(report: Mapping[str, Any]) -> Any:
-    """Model minus each other candidate, on the same participants and folds; None without another."""
+    """Model minus each other candidate, on the same participants and folds."""
     rows = report["comparisons"]
     if not rows:
-        return None
+        return _nothing(report, "There is no other candidate.")
     kinds = {each["name"]: each["kind"] for each in report["candidates"]}
     figure, axes = _drawing(report, 1, len(COMPARED), (11, 1.9 + 0.3 * len(rows)))
     for axis, (key, text) in zip(axes, COMPARED.items(), strict=True):
@@ -469,6 +490,44 @@ def draw_differences(report: Mapping[str, Any]) -> Any:
         axis.set_title(f"{text}: model minus other\nn={report['participants']['n']}", fontsize=9)
         better = "left" if key == "brier" else "right"
         axis.set_xlabel(f"the model is better to the {better}", fontsize=8)
+    return figure
+
+
+def draw_roc(report: Mapping[str, Any]) -> Any:
+    """The mean ROC curve of the folds, whose area is the AUC, with its band."""
+    own = model_of(report)
+    roc = own["roc"]
+    if not roc["curve"]:
+        return _nothing(report, roc["method"])
+    figure, (axis,) = _drawing(report, 1, 1, (6, 6.4))
+    color, _ = _STYLES["model"]
+    axis.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1, label="chance")
+    if roc["band"]:
+        at, low, high = zip(*roc["band"], strict=True)
+        axis.fill_between(
+            at, low, high, color=color, alpha=0.18, linewidth=0, gid="band", label="95 % band"
+        )
+        for edge in (low, high):
+            axis.plot(at, edge, ":", color=color, linewidth=0.8)
+    auc = shown(own["figures"]["auc"])
+    axis.plot(
+        *zip(*roc["curve"], strict=True),
+        color=color,
+        linewidth=1.8,
+        gid="curve",
+        label=f"mean of {roc['folds']} folds; area = AUC {auc}",
+    )
+    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axis.set_xlabel("false positive rate (1 - specificity)", fontsize=9)
+    axis.set_ylabel("true positive rate (sensitivity)", fontsize=9)
+    axis.set_title(
+        f"ROC within folds, {counted(report)}\n"
+        + textwrap.fill(f"band: {roc['method']}" if roc["band"] else roc["method"], 78),
+        fontsize=9,
+    )
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    axis.grid(color="0.92")
+    axis.set_axisbelow(True)
     return figure
 
 
@@ -486,7 +545,13 @@ def draw_calibration(report: Mapping[str, Any]) -> Any:
     axis.plot(said, seen, marker + "-", color=color, gid="curve", label="groups of participants")
     for point in curve:
         axis.annotate(
-            f" n={point['n']}", (point["probability"], point["observed"]), fontsize=8, va="bottom"
+            f"n={point['n']}",
+            (point["probability"], point["observed"]),
+            xytext=(7, -7),  # points: off the curve and its interval
+            textcoords="offset points",
+            fontsize=8,
+            va="top",
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "linewidth": 0, "alpha": 0.8},
         )
     for label, place in ((1, 1.03), (0, -0.03)):
         its = [r["probability"] for r in model_of(report)["predictions"] if r["label"] == label]
@@ -538,7 +603,7 @@ def draw_participants(report: Mapping[str, Any]) -> Any:
 
 
 def draw_subgroups(report: Mapping[str, Any]) -> Any:
-    """The model's AUC within groups; None where no group is large enough for one."""
+    """The model's AUC within groups."""
     rows = [
         (f"{column}: {'unknown' if row['group'] is None else row['group']}", row)
         for column, groups in model_of(report)["subgroups"].items()
@@ -546,7 +611,9 @@ def draw_subgroups(report: Mapping[str, Any]) -> Any:
         if row["auc"]["value"] is not None
     ]
     if not rows:
-        return None
+        there = model_of(report)["subgroups"]
+        why = "No group has enough people of both classes for an AUC."
+        return _nothing(report, why if there else "The cohort sheet has no column of groups.")
     figure, (axis,) = _drawing(report, 1, 1, (8, 1.7 + 0.34 * len(rows)))
     axis.set_xlim(0, 1)
     axis.axvline(0.5, color="0.3", linewidth=0.9)
@@ -560,39 +627,39 @@ def draw_subgroups(report: Mapping[str, Any]) -> Any:
 PICTURES: dict[str, tuple[Callable[[Mapping[str, Any]], Any], str]] = {
     "candidates": (draw_candidates, "AUC of every candidate with its interval"),
     "differences": (draw_differences, "Differences between the model and every other candidate"),
+    "roc": (draw_roc, "ROC curve of the model, the mean over folds, with its band"),
     "calibration": (draw_calibration, "Observed against predicted share of class 1"),
     "participants": (draw_participants, "Probability of every participant, sorted"),
     "subgroups": (draw_subgroups, "AUC of the model within groups"),
 }
 
 
-def _png(report: Mapping[str, Any], draw: Callable[[Mapping[str, Any]], Any]) -> str | None:
-    """A picture as base64, or None where there is nothing to draw."""
-    import matplotlib as mpl
-    from matplotlib import pyplot as plt
-
-    # A '$' in somebody's label is no formula.
-    with mpl.rc_context({"text.parse_math": False}):
-        figure = draw(report)
-        if figure is None:
-            return None
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-        plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+def drawn(report: Mapping[str, Any], key: str) -> bytes:
+    """One of the pictures as PNG."""
+    return png(PICTURES[key][0](report))
 
 
 # Page and table ------------------------------------------------------------------------------
 
 
-def write_page(*, report: Path, page: Path) -> None:
-    """Write the page of one model; raises :class:`RemitError`."""
+def write_page(*, report: Path, page: Path, pictures: Mapping[str, Path]) -> None:
+    """Write the page of one model, and those of its pictures that have a file here.
+
+    Raises :class:`RemitError`.
+    """
     content = read_evaluation(report)
+    png_of = {key: drawn(content, key) for key in PICTURES}
+    for key, file in pictures.items():
+        with atomic_write(file) as temporary:
+            temporary.write_bytes(png_of[key])
     text = template("evaluation.html.j2").render(
         report=content,
         own=model_of(content),
         flags=flags_of(content),
-        pictures={key: (_png(content, draw), alt) for key, (draw, alt) in PICTURES.items()},
+        pictures={
+            key: (base64.b64encode(png_of[key]).decode("ascii"), alt)
+            for key, (_, alt) in PICTURES.items()
+        },
         people=sorted(
             model_of(content)["predictions"],
             key=lambda row: (-row["probability"], row["participant"]),
@@ -678,12 +745,4 @@ def write_table(*, reports: Sequence[Path], table: Path) -> None:
         return name.d_model, name.num_layers, name.masking_style, name.mask_percent
 
     rows = [row for content in sorted(contents, key=order) for row in _table_rows(content)]
-    with (
-        atomic_write(table) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        writer = csv.DictWriter(
-            stream, fieldnames=list(rows[0]), delimiter="\t", lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(table, rows)

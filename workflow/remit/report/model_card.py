@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from remit import naming
 from remit.dataset.windows import WindowsFile, open_dataset
 from remit.errors import RemitError, some_of
 from remit.evaluation.candidates import DATE_WORDS, of_recording
 from remit.files import atomic_write, sha256_of
-from remit.recordings.cohort import SheetRow, read_sheet
-from remit.recordings.scan import UNKNOWN
+from remit.recordings.cohort import SheetRow, read_made_sheet
 from remit.report.evaluation import (
     COMPARED,
     FIGURES,
@@ -32,10 +33,10 @@ from remit.report.evaluation import (
     shown,
     shown_p,
 )
+from remit.report.people import bad_because, covariates, flow, known, number, recorded, words_of
 
 RESULT_VERSION = 1  # raise when a change here alters a card
 
-_MOST_VALUES = 8  # of a column of words; more are counted, not listed
 # An underscore inside of a word is none of Markdown's marks.
 _MARKS = re.compile(r"([\\`*\[\]~#|])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
@@ -79,18 +80,6 @@ def _steps(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: _plain(value) for key, value in {**chain, **rest}.items()}
 
 
-def _known(row: SheetRow, column: str) -> str:
-    text = row.covariates.get(column, "").strip()
-    return "" if text.lower() in UNKNOWN else text
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text.replace(",", "."))
-    except ValueError:
-        return None
-
-
 def _described(values: Sequence[str], *, is_date: bool) -> str:
     """What a column holds: a range, mean and SD of numbers, or how often each word."""
     there = [text for text in values if text]
@@ -98,14 +87,14 @@ def _described(values: Sequence[str], *, is_date: bool) -> str:
         return "unknown for everybody"
     if is_date:
         return f"{min(there)} to {max(there)}"
-    numbers = [_number(text) for text in there]
-    if all(number is not None for number in numbers):
-        known = [number for number in numbers if number is not None]
+    numbers = [number(text) for text in there]
+    if all(each is not None for each in numbers):
+        known = [each for each in numbers if each is not None]
         spread = f" (SD {statistics.stdev(known):.1f})" if len(known) > 1 else ""
         return f"mean {statistics.fmean(known):.1f}{spread}, {min(known):g} to {max(known):g}"
-    counts = {text: there.count(text) for text in sorted(set(there))}
-    if len(counts) > _MOST_VALUES or len(counts) == len(there):  # would list the people
-        return f"{len(counts)} different entries"
+    counts = words_of(there)
+    if counts is None:
+        return f"{len(set(there))} different entries"
     return ", ".join(f"{text}: {count}" for text, count in counts.items())
 
 
@@ -117,12 +106,8 @@ def _characteristics(
     One entry of each participant: that of their first recording where it is known.
     """
     table, dates = [], {}
-    for column in dict.fromkeys(column for row in rows for column in row.covariates):
+    for column, of in covariates(rows, labels).items():
         is_date = bool(of_recording(column) & DATE_WORDS)
-        of: dict[str, str] = {}
-        for row in rows:
-            if row.participant in labels and (text := _known(row, column)):
-                of.setdefault(row.participant, text)
         by_class = {
             wanted: _described(
                 [of.get(name, "") for name, label in labels.items() if label == wanted],
@@ -132,56 +117,21 @@ def _characteristics(
         }
         if is_date:
             dates[column] = _described(
-                [_known(row, column) for row in rows if row.participant in labels], is_date=True
+                [known(row, column) for row in rows if row.participant in labels], is_date=True
             )
         table.append({"column": column, "classes": by_class, "missing": len(labels) - len(of)})
     return table, dates
 
 
-def _flow(
-    rows: Sequence[SheetRow], dataset: WindowsFile, labels: Mapping[str, int], *, use_bad: bool
-) -> list[dict[str, Any]]:
-    """Who is left at each step, and who is not."""
-    frame = dataset.frame()
-    used = frame if use_bad else frame[frame["good"]]
-    counted = used[used["Participant"].isin(list(labels))]
-    steps = [("with at least one window", frame, dataset.participants)]
-    if not use_bad:
-        left = sorted(set(used["Participant"]))
-        steps.append(("with at least one window that is not marked bad", used, left))
-    steps.append(("with a label: in the folds, and in every figure below", counted, sorted(labels)))
-    before = sorted({row.participant for row in rows})
-    flow: list[dict[str, Any]] = [
-        {
-            "step": "in the cohort sheet",
-            "participants": len(before),
-            "recordings": len(rows),
-            "windows": "",
-            "gone": "",
-        }
-    ]
-    for step, windows, people in steps:
-        gone = sorted(set(before) - set(people))
-        flow.append(
-            {
-                "step": step,
-                "participants": len(people),
-                "recordings": windows["recording"].nunique(),
-                "windows": len(windows),
-                "gone": some_of(gone, 40) if gone else "nobody",
-            }
+def _seen(participants_seen: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Whom pretraining saw, counted by what for and by cohort."""
+    return dict(
+        Counter(
+            f"{part.replace('_', ' ')} (cohort {name.split('/')[0]})"
+            for part, names in participants_seen.items()
+            for name in names
         )
-        before = people
-    return flow
-
-
-def _bad(dataset: WindowsFile) -> dict[str, int]:
-    """How many windows are marked bad for each reason; a window may have several."""
-    reasons: dict[str, int] = {}
-    for source in dataset.metadata["sources"].values():
-        for reason, count in source["quality"]["bad_windows_because"].items():
-            reasons[reason] = reasons.get(reason, 0) + int(count)
-    return dict(sorted(reasons.items()))
+    )
 
 
 def _check_together(
@@ -244,7 +194,7 @@ def write_model_card(
     found = read_evaluation(report)
     content = checkpoint.load(backbone, "pretrained")
     dataset = open_dataset(primary)
-    rows = read_sheet(sheet)
+    rows = read_made_sheet(sheet)
     labels = _check_together(
         found,
         content,
@@ -253,6 +203,7 @@ def write_model_card(
         {"report": report, "backbone": backbone, "primary": primary, "sheet": sheet},
     )
     characteristics, dates = _characteristics(rows, labels)
+    use_bad = content["settings"]["sequences"]["use_bad_windows"]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("remit.report", "."),
         autoescape=False,  # Markdown: every value goes through `escaped`
@@ -275,18 +226,14 @@ def write_model_card(
             sheet_sha256=sha256_of(sheet),
             sources=dataset.metadata["sources"],
             preprocessing=_steps(dataset.metadata["settings"]),
-            flow=_flow(
-                rows,
-                dataset,
-                labels,
-                use_bad=content["settings"]["sequences"]["use_bad_windows"],
-            ),
-            bad=_bad(dataset),
+            flow=flow(rows, dataset, labels, use_bad=use_bad),
+            bad=bad_because(dataset),
             characteristics=characteristics,
             dates=dates,
-            seen={
-                part: len(people) for part, people in content["data"]["participants_seen"].items()
-            },
+            seen=_seen(content["data"]["participants_seen"]),
+            recorded=recorded(dataset, labels, use_bad=use_bad),
+            median=statistics.median,
+            head_file=naming.path("head", model=found["model"]),
             figures=FIGURES,
             compared=COMPARED,
             blank=blank,

@@ -7,7 +7,6 @@ the first screen says so. Reads files only; computes no figure of merit of its o
 from __future__ import annotations
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from remit.dataset.windows import kept_text, open_dataset
 from remit.errors import RemitError
 from remit.files import atomic_write
 from remit.report.diagnostics import read_diagnostics
+from remit.report.drawing import BLUE, VERMILION, canvas, save
 
-RESULT_VERSION = 4  # raise when a change here alters a page
+RESULT_VERSION = 8  # raise when a change here alters a page
 
 FIGURES = {
     "auc": "AUC",
@@ -42,8 +42,10 @@ def read_card(file: Path) -> dict[str, Any]:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if card["kind"] != "finetuned":
             raise KeyError("kind")
-        card["metrics"], card["pretrained"]["backbone_sha256"], card["data"]["split_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        card["pretrained"]["backbone_sha256"], card["data"]["split_sha256"]
+        card["metrics"]["val"]["n"], card["data"]["cohort"]
+        warnings_of(card)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RemitError(
             f"{file}: is no card of a fine-tuned model ({type(error).__name__}: {error}); expected the "
             ".json that fine-tuning wrote; rebuild it."
@@ -127,30 +129,36 @@ def warnings_of_backbone(evidence: dict[str, Any] | None) -> list[str]:
 
 def draw_curves(card: dict[str, Any], file: Path) -> bytes:
     """Loss and explained variance in pretraining, loss and F1 in fine-tuning; a PNG."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     before, after = card["pretrained"]["history"], card["history"]
-    figure, grid = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
-
+    seen = card["pretrained"]["data"]
+    told = {
+        "TRANSDUCTIVE: pretraining has seen the validation participants": seen["transductive"],
+        "SIMULATED DATA": card["data"]["simulated"],
+    }
+    flags = [text for text, true in told.items() if true]
+    aside = f"participants kept aside (n={len(seen['participants_seen']['early_stopping'])})"
+    figure, grid = canvas(2, 2, (10, 7), title=card["name"], flags=flags)
     axes = grid.ravel()
 
     def lines(axis: Any, history: list[dict[str, Any]], names: dict[str, str], best: int) -> None:
         epochs = [entry["epoch"] for entry in history]
-        for style, (key, text) in zip(("-", "--"), names.items(), strict=False):
+        styles = (("-", BLUE, "o"), ("--", VERMILION, "D"))
+        for (style, color, marker), key in zip(styles[: len(names)], names, strict=True):
             values = [float("nan") if entry[key] is None else entry[key] for entry in history]
-            axis.plot(epochs, values, style, label=text)
+            one = marker if len(epochs) == 1 else None  # a single epoch is no line
+            axis.plot(epochs, values, style, color=color, marker=one, label=names[key])
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        if len(epochs) == 1:  # else the axis shows parts of an epoch
+            axis.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=epochs)
         axis.axvline(best, color="0.6", linewidth=1, label=f"kept: epoch {best}")
         axis.set_xlabel("epoch")
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(fontsize=8, framealpha=0.8)
 
     kept = int(card["pretrained"]["best_epoch"])
     lines(
         axes[0],
         before,
-        {"train_loss": "training", "held_out_loss": "participants kept aside"},
+        {"train_loss": "training", "held_out_loss": aside},
         kept,
     )
     axes[0].set(title="Pretraining: loss on masked tokens", ylabel="loss (smooth L1, no unit)")
@@ -162,7 +170,7 @@ def draw_curves(card: dict[str, Any], file: Path) -> bytes:
     )
     axes[1].axhline(0, color="0.3", linewidth=0.8)
     axes[1].set(
-        title="Pretraining: masked tokens explained,\nparticipants kept aside",
+        title=f"Pretraining: masked tokens explained,\n{aside}",
         ylabel="1 - squared error / mean square",
     )
     best = int(card["best_epoch"])
@@ -174,15 +182,7 @@ def draw_curves(card: dict[str, Any], file: Path) -> bytes:
         ylim=(-0.05, 1.05),
         ylabel="figure of merit",
     )
-    title = card["name"] + (" - SIMULATED DATA" if card["data"]["simulated"] else "")
-    figure.suptitle(title, fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    plt.close(figure)
-    picture = buffer.getvalue()
-    with atomic_write(file) as temporary:
-        temporary.write_bytes(picture)
-    return picture
+    return save(figure, file)
 
 
 def write_report(
