@@ -4,6 +4,7 @@
     python tests/benchmarks/corpora.py rows       # parquet to token batches, against rows of pandas
     python tests/benchmarks/corpora.py waiting    # the part of an epoch that waits for data, d256 l2
     python tests/benchmarks/corpora.py memory     # peak of whole passes, corpora of 1, 10, 100 times
+    python tests/benchmarks/corpora.py memory --samples 128  # as many sequences, a sixteenth of the signal
 
 The corpora are 1/f noise in windows of 8 s at 256 Hz on four channels, three minutes a recording, written as
 the workflow writes them but without a signal chain. Each training is a process of its
@@ -42,12 +43,23 @@ EPOCHS = 40  # the default
 ROUNDS = 3
 
 
+def shrink(samples: int) -> None:
+    """Windows of fewer samples; row groups and pools of as many windows as before."""
+    global SAMPLES, RECORDING_MB, POOL_MB
+    from remit.dataset import windows
+
+    part = samples / SAMPLES
+    SAMPLES, RECORDING_MB, POOL_MB = samples, RECORDING_MB * part, POOL_MB * part
+    windows.ROW_GROUP_BYTES = round(windows.ROW_GROUP_BYTES * part)
+
+
 def corpus(file: Path, cohort: str, recordings: int, labelled: bool = False) -> Path:
     """A dataset of one recording for each participant, one row group in memory at a time."""
     import pyarrow as pa
 
     import remit
     from remit.dataset import windows
+    from remit.dataset.sketches import VALUES
     from remit.preprocessing.chain import CHANNEL_QUALITY
     from remit.preprocessing.chain import RESULT_VERSION as CHAIN
 
@@ -105,7 +117,6 @@ def corpus(file: Path, cohort: str, recordings: int, labelled: bool = False) -> 
                 "sha256": "",
                 "signal_sha256": f"{cohort}-{number}",
                 "samples_sha256": f"{cohort}-{number}",
-                "sketch": [],
             }
             for number in range(recordings)
         },
@@ -117,7 +128,13 @@ def corpus(file: Path, cohort: str, recordings: int, labelled: bool = False) -> 
     }
     whole = bare.with_metadata(windows.encode_metadata(metadata))
     together = windows.rows_per_group(CHANNELS, SAMPLES) // WINDOWS
-    with windows.ParquetWriter(file, whole, CHANNELS) as writer:
+    # As many values as a real recording's has, and no two alike.
+    apart = np.random.default_rng([len(cohort), recordings, 1])
+    sketches = {
+        name: np.sort(apart.integers(0, 2**63, VALUES).astype(np.uint64))
+        for name in metadata["sources"]
+    }
+    with windows.ParquetWriter(file, whole, CHANNELS, sketches) as writer:
         for first in range(0, recordings, together):
             numbers = range(first, min(first + together, recordings))
             writer.write(pa.concat_tables([table(number).cast(whole) for number in numbers]))
@@ -370,7 +387,10 @@ def passes(folder: Path, corpora: list[str], options: dict) -> None:
 def in_a_process(part: str, folder: Path, corpora: list[Path], **options) -> dict:
     given = json.dumps({"part": part, "corpora": [str(file) for file in corpora], **options})
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__, "--child", given, "--folder", folder],
+        [
+            *(sys.executable, "-W", "ignore", __file__),
+            *("--child", given, "--folder", folder, "--samples", str(SAMPLES)),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -381,14 +401,14 @@ def in_a_process(part: str, folder: Path, corpora: list[Path], **options) -> dic
 
 
 def waiting(folder: Path) -> None:
-    """Several pools, so that an epoch reads while it trains, and one.
+    """One pool, and several, so that an epoch reads while it trains.
 
     On a busy machine a step of two threads waits for processors, which flatters the data; so also by
     processor time, as if a step shared its own out over two cores evenly and data used one.
     """
     study(folder, 20)
     extra = corpus(folder / "extra.parquet", "more", 40)
-    for pool in (16, 1024):
+    for pool in (1024, 16):
         found = in_a_process(
             "training",
             folder,
@@ -438,7 +458,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all when none is given")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of a window")
     args = parser.parse_args()
+    shrink(args.samples)
     if args.child:
         options = json.loads(args.child)
         part = {f.__name__: f for f in (training, passes)}[options.pop("part")]

@@ -363,6 +363,11 @@ def main() -> None:
     parser.add_argument("cohort", nargs="?", choices=COHORTS)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--vary", nargs="*", default=[], help="groups or names of variants")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="of the default's size and steps (d256, 2000), not small",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folds", type=int, default=FOLDS)
     args = parser.parse_args()
@@ -377,6 +382,8 @@ def main() -> None:
         if asked == "base":
             chosen["base"] = {}
     for name, changes in chosen.items():
+        if args.full:
+            name, changes = f"d256, 2000 steps: {name}", FULL | changes
         run(args.folder, args.cohort, name, changes, args.threads, args.folds)
 
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.conftest import SHARED_DATA, snakemake  # noqa: E402
 
-MODEL = "mamba2_eeg_d256_l2_m20_mae"
+MODEL = "mamba2_eeg_d256_l2_m50_mae"
 TARGET = f"results/finetuned/{MODEL}_finetuned_best.pt"
 DATASET = "8s_af7-af8-tp9-tp10"
 
