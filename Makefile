@@ -4,18 +4,39 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SLOW := build/slow
-TARGET ?= results/finetuned/mamba2_eeg_d256_l2_m20_mae_finetuned_best.pt
+AUDIT := build/audit
+TARGET ?= results/finetuned/mamba2_eeg_d256_l2_m50_mae_finetuned_best.pt
 
-.PHONY: demo test env lint dag bench bench-engine bench-statistics clean-env test-unit test-dag test-e2e test-faults test-slow
+.PHONY: demo test env lint dag docs bench bench-engine bench-statistics bench-scale clean-env test-unit test-dag test-e2e test-faults test-cluster test-slow audit
 
 demo: env
 	$(BIN)/snakemake --cores $(CORES) $(TARGET)
 
+# File by file in their order: the long ones come first, and no core waits for the last of them.
 test: env
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(BIN)/python -m pytest tests -m "not slow and not cluster" -n $(CORES) --dist loadfile --no-loadscope-reorder
 
-test-unit test-dag test-e2e test-faults: test-%: env
+test-unit test-dag test-e2e: test-%: env
 	$(BIN)/python -m pytest tests/$* -m "not slow"
+
+# The tests, and then 50 faults drawn from a seed: kills, full and read-only disks, files cut anywhere.
+test-faults: env
+	$(BIN)/python -m pytest tests/faults -m "not slow"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.faults.seeded --faults 50
+
+# Known holes in the pinned versions: asks PyPI, and fails where that does not know each of them. In an
+# environment of its own, as it is no part of remit.
+audit: $(AUDIT)/.made
+	$(AUDIT)/bin/pip-audit --requirement envs/constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+
+$(AUDIT)/.made:
+	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1
+	touch $@
+
+# A real SLURM of one node from Debian's packages: as root, on a machine without a SLURM of its own.
+test-cluster: env
+	$(BIN)/python -m pytest tests/cluster -m cluster
 
 # What takes minutes; then mamba-ssm's own kernels under Triton's interpreter, in an environment that
 # borrows the other one.
@@ -30,6 +51,10 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/remit config --check
 	$(BIN)/snakemake --lint
+
+# The documents as a site, in build/site; a broken link stops it. Nothing is fetched.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The picture of the rules; needs graphviz. Snakemake writes the arrows in any order: they are sorted.
 dag: env
@@ -49,7 +74,11 @@ bench-engine: env
 
 # Simulated cohorts whose truth is known; about half an hour of two quiet cores; see --repeats.
 bench-statistics: env
-	$(BIN)/python tests/benchmarks/statistics.py
+	$(BIN)/python tests/benchmarks/honesty.py
+
+# Plans of 10,000 recordings, a rerun of 1,000, the memory of their primary dataset; some ten minutes.
+bench-scale: env
+	$(BIN)/python tests/benchmarks/scale.py
 
 env: $(VENV)/.made
 
@@ -73,4 +102,4 @@ $(SLOW)/.made: envs/constraints.txt | env
 	touch $@
 
 clean-env:
-	rm -rf $(VENV) $(SLOW)
+	rm -rf $(VENV) $(SLOW) $(AUDIT)
