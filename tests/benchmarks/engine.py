@@ -47,11 +47,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# As this process was given it: importing remit asks for PASSIVE, which PyTorch, already here, no longer
-# reads, but a child would.
-WAIT_POLICY = os.environ.get("OMP_WAIT_POLICY")
-
-from remit.nn import mamba2, products  # noqa: E402
+from remit.nn import mamba2, products
 
 OURS, TRANSFORMERS, TRANSFORMERS_64, MINIMAL = "remit", "transformers", "transformers 64", "minimal"
 D_MODEL, HEADDIM, CHUNK, THREADS = 256, 64, 64, 2
@@ -395,11 +391,9 @@ def in_a_process(function: Callable, *arguments: object, env: dict[str, str] | N
 
 
 def output(*command: str, env: dict[str, str] | None = None) -> str:
-    found = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-    found |= {"OMP_WAIT_POLICY": WAIT_POLICY} if WAIT_POLICY else {}
     return subprocess.run(
         command,
-        env={**found, **(env or {})},
+        env={**os.environ, **(env or {})},
         check=True,
         capture_output=True,
         text=True,
@@ -465,7 +459,7 @@ def preamble() -> None:
         f"torch {torch.__version__}, transformers {version('transformers')}, {MAMBA_SSM}; "
         f"{cpu.get('model name')} (family {cpu.get('cpu family')}, model {cpu.get('model')}; "
         f"{torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads; OMP_WAIT_POLICY {WAIT_POLICY}; commit "
+        f"{torch.get_num_threads()} threads; OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY')}; commit "
         f"{commit.strip()}; d_model {D_MODEL}, headdim {HEADDIM}, float32; median [minimum]"
     )
 

@@ -134,18 +134,3 @@ rule letter:
     assert jobs["remit_windows"] == "30"
     assert jobs["remit_pretrain"] == jobs["remit_finetune"] == "1"
     assert "mamba2_eeg_d64_l2_m50_mae_finetuned_best.pt" in done.stdout
-
-
-def test_waiting_threads_sleep_unless_the_user_says_otherwise():
-    """OpenMP reads it when PyTorch is imported, which nothing does before remit's own command."""
-    code = "import os, sys, remit.cli; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
-    rest = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-    for given, found in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**rest, **given},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        assert done.stdout.split() == ["False", found]

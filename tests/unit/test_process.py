@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 
 import mlflow
+import pytest
 import torch
 
 from remit import cli
@@ -11,7 +13,7 @@ from remit.config import Execution
 from remit.nn import products
 from remit.tracking import tracker
 from remit.training.runtime import prepare
-from tests.conftest import put_back
+from tests.conftest import put_back, pytest_make_parametrize_id, run
 
 
 def process():
@@ -43,6 +45,22 @@ def test_what_remit_sets_for_a_process_is_put_back():
     assert process() == before
 
 
-def test_no_test_is_called_by_what_was_packed(request):
+def test_no_test_is_called_by_what_was_packed():
     # Two workers whose names for one test differ collect nothing.
-    assert not [item.nodeid for item in request.session.items if "\\x1f\\x8b" in item.nodeid]
+    assert pytest_make_parametrize_id(b"\x1f\x8b", "content") == "content"
+    assert pytest_make_parametrize_id("text", "content") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has libgomp on Linux only")
+@pytest.mark.parametrize(("given", "spins"), [("", False), ("ACTIVE", True)])
+def test_waiting_threads_of_a_command_sleep_unless_the_user_says_otherwise(given, spins, tmp_path):
+    code = "from remit.cli import main; main(['verify', 'nothing']); import torch; torch.ones(1)"
+    shown = run(
+        sys.executable,
+        "-c",
+        code,
+        cwd=tmp_path,
+        env={"OMP_WAIT_POLICY": given, "OMP_DISPLAY_ENV": "verbose"},
+    ).stdout
+    assert "GOMP_SPINCOUNT" in shown
+    assert ("GOMP_SPINCOUNT = '0'" in shown) != spins

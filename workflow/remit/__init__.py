@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,10 +10,6 @@ if TYPE_CHECKING:
     from remit.evaluation.look import Loaded
 
 __version__ = "0.1.0"
-
-# OpenMP reads it once, when PyTorch is imported. By default its threads spin for some milliseconds
-# after each operation, on the cores that the threads of `nn.lanes` then wait for: a fifth of a step.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def load(checkpoint: str | Path, primary: str | Path) -> Loaded:

@@ -42,9 +42,20 @@ def _stop(signal_number: int, _: object) -> None:
     sys.exit(128 + signal_number)
 
 
+def _let_waiting_threads_sleep() -> None:
+    """By default OpenMP's threads spin for some milliseconds after each operation, on the cores that
+    the threads of :mod:`remit.nn.lanes` then wait for: a fifth of a step of pretraining.
+
+    OpenMP reads it once, when PyTorch is imported.
+    """
+    if "torch" not in sys.modules and not os.environ.get("OMP_WAIT_POLICY"):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _let_waiting_threads_sleep()
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what may stand where its cursor is
         tools.complete(parser)

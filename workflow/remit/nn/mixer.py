@@ -18,7 +18,6 @@ Legend of the shape suffixes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -131,8 +130,6 @@ class Mix(torch.autograd.Function):
         return (du_BTD, *first.gradients(block), None, None, None)
 
 
-# Products are faster where a tile's rows are a multiple of this (a tenth, on Zen 5).
-ROWS = 8
 # Tokens whose convolution gradients are taken at a time: their products then stay in cache.
 TAP_TOKENS = 512
 
@@ -260,7 +257,6 @@ class _Block:
     def _input(self, u_BTD: Tensor, piece: Piece) -> Tensor:
         """A tile's rows of the input, [M, D]; zero where there is no token."""
         places = self.halo + piece.chunks * piece.chunk
-        places += -places % (ROWS // math.gcd(ROWS, piece.count))
         u_BMD = workspace("u", u_BTD, piece.count, places, u_BTD.shape[-1])
         tokens, where = self._span(piece)
         u_BMD[:, : where.start].zero_()
@@ -479,8 +475,8 @@ class _Block:
                 half=shape.half,
             )
         din_BMF = workspace("din", u_BTD, *in_BMF.shape)
-        din_BMF[:, : chunks.start].zero_()
-        din_BMF[:, chunks.stop :].zero_()
+        outside = slice(chunks.stop, None) if self.reverse else slice(0, self.halo)
+        din_BMF[:, outside].zero_()
         _silu_backward(product_BTI, in_BMF[:, chunks, :width], din_BMF[:, chunks, :width])
 
         # The scan.
