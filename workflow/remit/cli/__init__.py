@@ -44,7 +44,7 @@ def _stop(signal_number: int, _: object) -> None:
 
 def _let_waiting_threads_sleep() -> None:
     """By default OpenMP's threads spin for some milliseconds after each operation, on the cores that
-    the threads of :mod:`remit.nn.lanes` then wait for: a fifth of a step of pretraining.
+    the threads of :mod:`remit.nn.lanes` then wait for: a quarter of a step of pretraining.
 
     OpenMP reads it once, when PyTorch is imported.
     """
