@@ -602,6 +602,21 @@ def test_a_full_disk_stops_tracking_and_nothing_else(place, monkeypatch):
         tracker.metrics({"loss": 1}, step)
     tracker.finish()
     assert sum("could not keep metrics" in line for line in lines) == 1, lines
+    tracker._thread.join(60)  # it had begun to make a database, and nobody waits for it
+
+
+def test_a_run_is_kept_where_it_was_begun(place, monkeypatch):
+    gone, connect = threading.Event(), Sender.connect
+    monkeypatch.setattr(Sender, "connect", lambda self: gone.wait(60) and connect(self))
+    tracker = Tracker(HERE, "a", TAGS, print)
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    gone.set()
+    tracker.metrics({"loss": 1}, 0)
+    tracker.finish()
+    (found,) = runs_in(place)
+    assert points(place, found.info.run_id, "loss") == [(0, 1)]
+    assert not list((place / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("before", [True, False])

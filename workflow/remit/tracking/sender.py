@@ -53,10 +53,16 @@ def reason_of(error: BaseException) -> str:
 
 
 class Sender:
-    """Sends what a journal holds to the server or database of the settings."""
+    """Sends what a journal holds to the server or database of the settings.
+
+    A database lies below the folder in which this is made: a thread may connect when the process has
+    gone elsewhere.
+    """
 
     def __init__(self, execution: Execution, journal: Journal) -> None:
         self._execution = execution
+        self._database = Path(naming.PATTERNS["mlflow_database"]).resolve()
+        self._artifacts = Path(naming.PATTERNS["mlflow_artifacts"]).resolve()
         self.journal = journal
         self.client: Any = None
         self.experiment_id = ""
@@ -72,7 +78,7 @@ class Sender:
 
         uri, artifacts = self._execution.mlflow_uri, None
         if uri is None:
-            database = Path(naming.PATTERNS["mlflow_database"]).resolve()
+            database = self._database
             database.parent.mkdir(parents=True, exist_ok=True)
             # SQLite would try for a minute and a half before it says the same.
             if not os.access(database.parent, os.W_OK):
@@ -80,7 +86,7 @@ class Sender:
             # In a URL a '?' ends the path, so a folder with one in its name is not spelt out.
             plain = "?" not in str(database)
             uri = f"sqlite:///{database if plain else naming.PATTERNS['mlflow_database']}"
-            artifacts = Path(naming.PATTERNS["mlflow_artifacts"]).resolve().as_uri()
+            artifacts = self._artifacts.as_uri()
         name = self._execution.mlflow_experiment
         # The first ones to come make the database and the experiment, one after another.
         with _alone(self.journal.file.parent / ".lock"):

@@ -108,13 +108,13 @@ class Tracker:
             return
         try:
             make_quiet()
-            self._open(run_name, dict(tags), flat(params or {}), of, once)
+            journal = self._open(run_name, dict(tags), flat(params or {}), of, once)
+            sender = Sender(execution, journal)
         except Exception as error:  # noqa: BLE001 - an MLflow that does not import fails with any type
             self._give_up("start a run", error)
             return
         _last = self
-        given = (execution, self._journal)
-        self._thread = threading.Thread(target=self._run, args=given, daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(sender,), daemon=True)
         self._thread.start()
 
     def _open(
@@ -124,7 +124,7 @@ class Tracker:
         params: dict[str, str],
         of: tuple[str, str] | None,
         once: str | None,
-    ) -> None:
+    ) -> Journal:
         """The journal of this run: the one that an interrupted process left, or a new one."""
         about = {"run_name": run_name, "tags": tags, "params": params}
         about |= {"of": list(of)} if of else {}
@@ -145,7 +145,7 @@ class Tracker:
                 journal.begin(**{name: value for name, value in about.items() if name != "params"})
             if params and not any(one["what"] == "params" for one in journal.entries.values()):
                 journal.add("params", params=params)
-            return
+            return journal
         raise OSError(f"{folder} holds a thousand journals of one run")
 
     @classmethod
@@ -164,15 +164,15 @@ class Tracker:
 
     # The thread ---------------------------------------------------------------------------
 
-    def _run(self, execution: Execution, journal: Journal) -> None:
+    def _run(self, sender: Sender) -> None:
         try:
-            self._send(execution, journal)
+            self._send(sender)
         finally:
-            journal.close()
+            sender.journal.close()
 
-    def _send(self, execution: Execution, journal: Journal) -> None:
+    def _send(self, sender: Sender) -> None:
         """Send until the run is over; a server that fails is asked again, ever more seldom."""
-        sender = Sender(execution, journal)
+        journal = sender.journal
         failures = 0
         while True:
             with self._work:
