@@ -30,7 +30,7 @@ from remit.report.drawing import BLUE, CYCLE, GREY, VERMILION, canvas, save
 RESULT_VERSION = 2  # raise when a change here alters the picture
 
 FEWEST = 3  # participants, of whom two components say anything
-MOST_NAMED = 6  # participants or sites that have a colour and a marker of their own
+MOST_NAMED = len(CYCLE)  # participants or sites that have a colour and a marker of their own
 _CLASSES = {1: (VERMILION, "D"), 0: (BLUE, "o"), None: (GREY, "x")}
 
 
@@ -163,7 +163,7 @@ def _panels(
     if len(axes) == 3:
         column, of = site
         counts = {text: sum(of.get(name) == text for name in people) for text in set(of.values())}
-        named = sorted(counts, key=lambda text: (-counts[text], text))[: len(CYCLE)]
+        named = sorted(counts, key=lambda text: (-counts[text], text))[:MOST_NAMED]
         rest_P = np.array([of.get(name) not in named for name in people])
         if rest_P.any():
             _dots(axes[2], at_P2[rest_P], "site other", (GREY, "x"), label="others, unknown")
