@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from remit.nn import buffers, products, tiles
 from remit.nn import mixer as mixer_module
-from remit.nn import products, tiles
 from remit.nn.mamba2 import BidirectionalMamba2, Mamba2
 
 
@@ -76,8 +77,19 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def with_empty_places_read_first(**settings: Any) -> dict[str, Any]:
+    """A row in three tiles, read backwards: what is empty lies before what is read next."""
+    sizes = {"ngroups": 1, "headdim": 2, "d_state": 3, "d_conv": 4, "chunk_size": 2}
+    choices = {"dt_limit": (0.0, float("inf")), "norm_before_gate": False} | settings
+    case: dict[str, Any] = {"settings": sizes | choices, "shape": (2, 5, 8), "lengths": None}
+    return case | {"reverse": True, "tile_tokens": 1, "seed": 0}
+
+
 @settings(max_examples=80)
 @given(case=cases())
+@example(case=with_empty_places_read_first())
+@example(case=with_empty_places_read_first(dt_limit=(0.0, 0.5)))
+@example(case=with_empty_places_read_first(dt_limit=(0.3, 1.0), norm_before_gate=True))
 def test_equals_plain_operations(case: dict[str, Any]) -> None:
     mixer = block(case["seed"], **case["settings"])
     u_BTD = torch.randn(case["shape"], dtype=torch.float64)
@@ -222,13 +234,25 @@ class TestBuffers:
         lengths = torch.tensor([37, 5, 0, 37])
         expected = pass_through(mixer, u_BTD, lengths, reverse=reverse)
 
-        room = tiles.workspace
+        fresh = buffers.Workspace.stack
+        passes = (mixer_module._Block.forward, mixer_module._Block.backward)
 
-        def poisoned(name: str, like: Tensor, *shape: int) -> Tensor:
-            return room(name, like, *shape).fill_(torch.nan)
+        def poisoned(*arguments: Any) -> buffers.Stack:
+            stack = fresh(*arguments)
+            stack.whole.fill_(torch.nan)
+            return stack
 
-        for module in (tiles, mixer_module):
-            monkeypatch.setattr(module, "workspace", poisoned)
+        def after_poison(one: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*arguments: Any) -> Any:
+                for flat in buffers.workspace._flat.values():
+                    flat.fill_(torch.nan)
+                return one(*arguments)
+
+            return run
+
+        monkeypatch.setattr(buffers.Workspace, "stack", poisoned)
+        for one in passes:
+            monkeypatch.setattr(mixer_module._Block, one.__name__, after_poison(one))
         found = pass_through(mixer, u_BTD, lengths, reverse=reverse)
         for name, tensor in expected.items():
             assert torch.equal(found[name], tensor), name

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_finite, check_lengths
-from .mixer import MixerShape, mix
+from .mixer import mix
+from .rooms import MixerShape
 from .ssd import plain_scan
 
 BACKENDS = ("torch", "mamba_ssm")

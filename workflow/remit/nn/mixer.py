@@ -3,8 +3,8 @@
 It computes exactly what ``mamba2`` says in modules, in fewer passes over memory: the batch is cut
 into tiles that stay in cache; the convolution is a sum of shifted rows; the normalisation's factor
 is applied after the output projection, which is half as wide, and its weights are folded into it.
-Going backwards the convolution, the gate and the scan's chunk matrices are computed anew; what is
-kept are the input projection, the head inputs, the states between chunks and the scan's output.
+Going backwards the gate and the scan's chunk matrices are computed anew; what is kept are the input
+projection, the convolution, the head inputs, the states between chunks and the scan's output.
 
 It knows tensors only. It is differentiable once.
 
@@ -19,7 +19,6 @@ Legend of the shape suffixes
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple, cast
@@ -29,29 +28,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from . import lanes, tiles
+from . import lanes, rooms, tiles
+from .buffers import Stack, workspace
 from .products import fast, rows
-from .tiles import Kept, Piece, workspace
-
-
-@dataclass(frozen=True)
-class MixerShape:
-    """The sizes of a block and what is not a tensor in it; names as in :class:`mamba2.Mamba2`.
-
-    half: round the factors of the two projections to bfloat16.
-    """
-
-    d_inner: int
-    nheads: int
-    headdim: int
-    ngroups: int
-    d_state: int
-    d_conv: int
-    chunk_size: int
-    norm_eps: float
-    dt_limit: tuple[float, float]
-    norm_before_gate: bool
-    half: bool = False
+from .rooms import MixerShape, Room
+from .tiles import Kept, Piece
 
 
 class Mix(torch.autograd.Function):
@@ -131,13 +112,14 @@ class Mix(torch.autograd.Function):
 
 
 # Tokens whose convolution gradients are taken at a time: their products then stay in cache.
-TAP_TOKENS = 512
+TAP_TOKENS = 128
 
 
 class _Saved(NamedTuple):
     """What of a tile is kept for its backward pass."""
 
     in_BMF: Tensor
+    pre_BTE: Tensor
     x_BZHQP: Tensor
     before_BZHNP: Tensor | None
     y_BZHQP: Tensor
@@ -209,7 +191,10 @@ class _Block:
         self.D_H, self.norm_I, self.out_DI = weights[5:]
         self.A_H = -torch.exp(A_log_H)
         self.in_DF = self.in_FD.t()
+        self.A_H1, self.dt_bias_H1 = self.A_H.unsqueeze(-1), self.dt_bias_H.unsqueeze(-1)
+        self.limited = shape.dt_limit[0] > 0 or shape.dt_limit[1] < float("inf")
         self.folded_DI = self.out_DI * self.norm_I
+        self.folded_ID = self.folded_DI.t()
         self.taps = conv_EK.t().contiguous().unbind(0)
         self.halo = shape.d_conv - 1
 
@@ -226,23 +211,9 @@ class _Block:
             reverse=self.reverse,
         )
 
-    # Where things lie in a tile. Reading forwards its places are: neighbours before it (the
-    # convolution looks at them), tokens, empty ones. Reading backwards: empty ones, tokens,
-    # neighbours after it.
-
     def _tokens(self, piece: Piece) -> slice:
         """The tokens among the places of a tile's chunks."""
         return slice(piece.padding, None) if self.reverse else slice(0, piece.stop - piece.start)
-
-    def _chunks(self, piece: Piece) -> slice:
-        """The places of the chunks among all of a tile's."""
-        places = piece.chunks * piece.chunk
-        return slice(0, places) if self.reverse else slice(self.halo, self.halo + places)
-
-    def _clear_padding(self, values_BTH: Tensor, piece: Piece) -> None:
-        if piece.padding:
-            empty = slice(0, piece.padding) if self.reverse else slice(-piece.padding, None)
-            values_BTH[:, empty].zero_()
 
     def _span(self, piece: Piece) -> tuple[slice, slice]:
         """Tokens and neighbours: where they are in the batch's rows, and in the tile's places."""
@@ -254,90 +225,55 @@ class _Block:
             at = self.halo - (piece.start - start)
         return slice(start, stop), slice(at, at + stop - start)
 
-    def _input(self, u_BTD: Tensor, piece: Piece) -> Tensor:
-        """A tile's rows of the input, [M, D]; zero where there is no token."""
-        places = self.halo + piece.chunks * piece.chunk
-        u_BMD = workspace("u", u_BTD, piece.count, places, u_BTD.shape[-1])
+    def _input(self, u_BTD: Tensor, piece: Piece, room: Room) -> None:
+        """Fetch a tile's rows of the input; zero where there is no token."""
         tokens, where = self._span(piece)
-        u_BMD[:, : where.start].zero_()
-        u_BMD[:, where.stop :].zero_()
-        u_BMD[:, where].copy_(u_BTD[piece.rows, tokens])
-        return u_BMD
+        if where.start:
+            room.u_BMD[:, : where.start].zero_()
+        if where.stop < room.places:
+            room.u_BMD[:, where.stop :].zero_()
+        room.u_BMD[:, where].copy_(u_BTD[piece.rows, tokens])
 
-    def _shifted(self, in_BMF: Tensor, piece: Piece, tap: int) -> Tensor:
-        """What tap number ``tap`` of the convolution sees at each place of the chunks."""
-        shape = self.shape
-        at = self.halo - tap if self.reverse else tap
-        places = piece.chunks * piece.chunk
-        first = shape.d_inner
-        width = shape.d_inner + 2 * shape.ngroups * shape.d_state
-        return in_BMF[:, at : at + places, first : first + width]
-
-    def _convolve(self, in_BMF: Tensor, piece: Piece) -> Tensor:
-        """The causal depthwise convolution before its SiLU, [B, Z * Q, E]."""
-        places = piece.chunks * piece.chunk
-        width = self.conv_bias_E.shape[0]
-        pre_BTE = workspace("pre", in_BMF, piece.count, places, width)
-        first = self._shifted(in_BMF, piece, 0)
+    def _convolve(self, in_BMF: Tensor, room: Room, pre_BTE: Tensor) -> None:
+        """The causal depthwise convolution before its SiLU."""
+        first, *others = room.taps(in_BMF)
         torch.addcmul(self.conv_bias_E, first, self.taps[0], out=pre_BTE)
-        for tap in range(1, len(self.taps)):
-            pre_BTE.addcmul_(self._shifted(in_BMF, piece, tap), self.taps[tap])
-        return pre_BTE
+        for seen_BTE, weights_E in zip(others, self.taps[1:], strict=True):
+            pre_BTE.addcmul_(seen_BTE, weights_E)
 
-    def _tap_gradients(
-        self, in_BMF: Tensor, dpre_BTE: Tensor, piece: Piece, out_KE: Tensor
-    ) -> None:
+    def _tap_gradients(self, in_BMF: Tensor, room: Room, out_KE: Tensor) -> None:
         """Add the gradient of the convolution's weights, all taps at once in blocks of tokens."""
-        earliest = self._shifted(in_BMF, piece, self.halo if self.reverse else 0)
-        row = in_BMF.stride(1)
-        seen_KBTE = earliest.as_strided(
-            (self.shape.d_conv, *earliest.shape), (row, *in_BMF.stride())
-        )
-        product_KE = torch.zeros_like(out_KE)
-        for start in range(0, dpre_BTE.shape[1], TAP_TOKENS):
-            block = slice(start, start + TAP_TOKENS)
-            some_BTE = dpre_BTE[:, block]
-            product_KBTE = workspace("taps", in_BMF, self.shape.d_conv, *some_BTE.shape)
-            torch.mul(some_BTE, seen_KBTE[:, :, block], out=product_KBTE)
-            product_KE += product_KBTE.flatten(1, 2).sum(1)
+        seen_KBTE = room.seen(in_BMF)
+        tokens = room.Z * room.Q
+        size = min(tokens, max(1, TAP_TOKENS // room.count))
+        product_KBTE = workspace("dwritten", in_BMF, self.shape.d_conv, room.count, size, room.E)
+        torch.mul(room.dpre_BTE[:, :size], seen_KBTE[:, :, :size], out=product_KBTE)
+        for start in range(size, tokens, size):
+            block = slice(start, min(start + size, tokens))
+            product_KBTE[:, :, : block.stop - start].addcmul_(
+                room.dpre_BTE[:, block], seen_KBTE[:, :, block]
+            )
+        product_KE = product_KBTE.sum((1, 2))
         out_KE += product_KE.flip(0) if self.reverse else product_KE
 
-    def _heads(self, wide_BTI: Tensor, piece: Piece) -> Tensor:
-        """[B, Z * Q, I] seen as [B, Z, H, Q, P]."""
-        shape = (piece.chunks, piece.chunk)
-        by_head: Tensor = wide_BTI.unflatten(1, shape).unflatten(-1, (self.shape.nheads, -1))
-        return by_head.transpose(2, 3)
+    def _steps(self, in_BMF: Tensor, piece: Piece, room: Room) -> Tensor:
+        """dt, [B, Z, H, Q]; zero in empty places."""
+        raw_BZHQ = room.steps(in_BMF)
+        biased_BZHQ = workspace("biased", in_BMF, *raw_BZHQ.shape)
+        dt_BZHQ = F.softplus(torch.add(raw_BZHQ, self.dt_bias_H1, out=biased_BZHQ))
+        if self.limited:
+            dt_BZHQ.clamp_(*self.shape.dt_limit)
+        if piece.padding:  # less than a chunk
+            if self.reverse:
+                dt_BZHQ[:, 0, :, : piece.padding].zero_()
+            else:
+                dt_BZHQ[:, -1, :, -piece.padding :].zero_()
+        return dt_BZHQ
 
-    def _projections(self, pre_BTE: Tensor, piece: Piece) -> tuple[Tensor, Tensor]:
-        """B and C seen as [B, Z, G, Q, N] (views of ``pre``, or of a gradient like it)."""
-        shape = self.shape
-        width = shape.ngroups * shape.d_state
-        split = pre_BTE.unflatten(1, (piece.chunks, piece.chunk))
-        B, C = (
-            split[..., first : first + width]
-            .unflatten(-1, (shape.ngroups, shape.d_state))
-            .transpose(2, 3)
-            for first in (shape.d_inner, shape.d_inner + width)
-        )
-        return B, C
-
-    def _activate(self, pre_BTE: Tensor, piece: Piece) -> tuple[Tensor, Tensor]:
-        """B and C after the SiLU, contiguous."""
-        B_pre, C_pre = self._projections(pre_BTE, piece)
-        B_BZGQN = workspace("B", pre_BTE, *B_pre.shape)
-        C_BZGQN = workspace("C", pre_BTE, *C_pre.shape)
-        _silu(B_pre, B_BZGQN)
-        _silu(C_pre, C_BZGQN)
-        return B_BZGQN, C_BZGQN
-
-    def _gate(self, in_BMF: Tensor, y_BZHQP: Tensor, piece: Piece) -> tuple[Tensor, Tensor]:
-        """silu(z), and y times it, both [B, Z * Q, I]."""
-        z_BTI = in_BMF[:, self._chunks(piece), : self.shape.d_inner]
-        gate_BTI = workspace("gate", in_BMF, *z_BTI.shape)
-        _silu(z_BTI, gate_BTI)
-        gated_BTI = workspace("gated", in_BMF, *z_BTI.shape)
-        torch.mul(y_BZHQP, self._heads(gate_BTI, piece), out=self._heads(gated_BTI, piece))
-        return gate_BTI, gated_BTI
+    def _gate(self, in_BMF: Tensor, y_BZHQP: Tensor, room: Room) -> None:
+        """silu(z), and y times it, into the room's buffers."""
+        _silu(in_BMF[:, room.chunks, : self.shape.d_inner], room.gate_BTI)
+        torch.mul(y_BZHQP, room.gate_BZHQP, out=room.gated_BZHQP)
 
     def forward(
         self,
@@ -349,61 +285,68 @@ class _Block:
     ) -> tuple[_Saved | None, Tensor | None]:
         """Write a tile of the output; returns what to keep and the state for the next tile."""
         shape = self.shape
-        G, N, P, H = shape.ngroups, shape.d_state, shape.headdim, shape.nheads
-        count, Z, Q = piece.count, piece.chunks, piece.chunk
+        G = shape.ngroups
+        room = rooms.of(self.shape, u_BTD, piece, reverse=self.reverse)
 
-        def room(name: str, *size: int) -> Tensor:
-            return u_BTD.new_empty(size) if keep else workspace(name, u_BTD, *size)
+        def stack(name: str, size: tuple[int, ...]) -> Stack:
+            return Stack(u_BTD.new_empty(size)) if keep else workspace.stack(name, u_BTD, *size)
 
-        u_BMD = self._input(u_BTD, piece)
-        in_BMF = room("in", count, u_BMD.shape[1], self.in_FD.shape[0])
-        rows(u_BMD.flatten(0, 1), self.in_DF, in_BMF.flatten(0, 1), half=shape.half)
-        raw_BTH = in_BMF[:, self._chunks(piece), -H:] + self.dt_bias_H
-        dt_BTH = F.softplus(raw_BTH).clamp_(*shape.dt_limit)
-        self._clear_padding(dt_BTH, piece)
-        dt_BZHQ = dt_BTH.unflatten(1, (Z, Q)).transpose(2, 3).contiguous()
-        pre_BTE = self._convolve(in_BMF, piece)
-        x_BZHQP = room("x", count, Z, H, Q, P)
-        _silu(self._heads(pre_BTE[..., : shape.d_inner], piece), x_BZHQP)
-        before_BZHNP = room("before", count, Z, H, N, P) if Z > 1 or not piece.first else None
-        B_BZGQN, C_BZGQN = self._activate(pre_BTE, piece)
-        y_BZHQP = room("y", count, Z, H, Q, P)
+        self._input(u_BTD, piece, room)
+        in_BMF = stack("in", (piece.count, room.places, room.F)).whole
+        rows(room.u_MD, self.in_DF, in_BMF.view(-1, room.F), half=shape.half)
+        dt_BZHQ = self._steps(in_BMF, piece, room)
+        pre_BTE = stack("pre", (piece.count, room.Z * room.Q, room.E)).whole
+        self._convolve(in_BMF, room, pre_BTE)
+        x = stack("x", room.x_shape)
+        for part, out in zip(room.parts(pre_BTE), (x, room.B, room.C), strict=True):
+            _silu(part, out.whole)
+        before = stack("before", room.state_shape) if room.Z > 1 or not piece.first else None
+        y = stack("y", room.x_shape)
         kept, state_BHNP = tiles.forward(
-            x_BZHQP,
+            x,
             dt_BZHQ,
             self.A_H,
-            B_BZGQN,
-            C_BZGQN,
+            room.B,
+            room.C,
             self.D_H,
             None if piece.first else state_BHNP,
             None,
-            before_BZHNP,
-            y_BZHQP,
+            before,
+            y,
             want_state=not piece.last,
             reverse=self.reverse,
         )
-        _, gated_BTI = self._gate(in_BMF, y_BZHQP, piece)
-        normed_BTI = gated_BTI
+        self._gate(in_BMF, y.whole, room)
+        normed_BTI = room.gated_BTI
         if shape.norm_before_gate:
-            normed_BTI = y_BZHQP.transpose(2, 3).flatten(3).flatten(1, 2)
+            normed_BTI = y.whole.transpose(2, 3).flatten(3).flatten(1, 2)
         size_BTG = torch.linalg.vector_norm(normed_BTI.unflatten(-1, (G, -1)), dim=-1)
         rstd_BTG = (size_BTG.square_().mul_(G / shape.d_inner).add_(shape.norm_eps)).rsqrt_()
         if G > 1:
-            gated_BTI.unflatten(-1, (G, -1)).mul_(rstd_BTG.unsqueeze(-1))
-        tile_BTD = workspace("out", u_BTD, count, Z * Q, u_BTD.shape[-1])
-        rows(
-            gated_BTI.flatten(0, 1),
-            self.folded_DI.t(),
-            tile_BTD.flatten(0, 1),
-            half=shape.half,
-        )
-        if G == 1:
-            tile_BTD.mul_(rstd_BTG)
-        out_BTD[piece.rows, piece.start : piece.stop] = tile_BTD[:, self._tokens(piece)]
+            room.gated_BTGC.mul_(rstd_BTG.unsqueeze(-1))
+        rows(room.gated_TI, self.folded_ID, room.out_TD, half=shape.half)
+        found_BTD, where_BTD = room.out_BTD, out_BTD[piece.rows, piece.start : piece.stop]
+        if piece.padding or not isinstance(piece.rows, slice):
+            if G == 1:
+                found_BTD.mul_(rstd_BTG)
+            out_BTD[piece.rows, piece.start : piece.stop] = found_BTD[:, self._tokens(piece)]
+        elif G == 1:
+            torch.mul(found_BTD, rstd_BTG, out=where_BTD)
+        else:
+            where_BTD.copy_(found_BTD)
         if not keep:
             return None, state_BHNP
         return (
-            _Saved(in_BMF, x_BZHQP, before_BZHNP, y_BZHQP, dt_BZHQ, kept.sum_BZHQ, rstd_BTG),
+            _Saved(
+                in_BMF,
+                pre_BTE,
+                x.whole,
+                None if before is None else before.whole,
+                y.whole,
+                dt_BZHQ,
+                kept.sum_BZHQ,
+                rstd_BTG,
+            ),
             state_BHNP,
         )
 
@@ -418,77 +361,60 @@ class _Block:
     ) -> Tensor | None:
         """Add a tile's gradients to the sums; returns that of the state before the tile."""
         shape = self.shape
-        in_BMF, x_BZHQP, before_BZHNP, y_BZHQP, dt_BZHQ, sum_BZHQ, rstd_BTG = saved
-        G, P, H, width = shape.ngroups, shape.headdim, shape.nheads, shape.d_inner
-        count, Z, Q = piece.count, piece.chunks, piece.chunk
-        chunks, tokens = self._chunks(piece), self._tokens(piece)
+        in_BMF, pre_BTE, x_BZHQP, before_BZHNP, y_BZHQP, dt_BZHQ, sum_BZHQ, rstd_BTG = saved
+        G, width = shape.ngroups, shape.d_inner
+        room = rooms.of(self.shape, u_BTD, piece, reverse=self.reverse)
 
         # Output projection and normalisation.
-        dout_tile_BTD = workspace("out", u_BTD, count, Z * Q, u_BTD.shape[-1])
+        dout_BTD = dout_BTD[piece.rows, piece.start : piece.stop]
         if piece.padding:
-            dout_tile_BTD.zero_()
-        dout_tile_BTD[:, tokens].copy_(dout_BTD[piece.rows, piece.start : piece.stop])
+            room.out_BTD.zero_()
+            room.out_BTD[:, self._tokens(piece)].copy_(dout_BTD)
+            dout_BTD = room.out_BTD
         if G == 1:
-            dout_tile_BTD.mul_(rstd_BTG)
-        gate_BTI, gated_BTI = self._gate(in_BMF, y_BZHQP, piece)
-        dgated_BTI = workspace("dgated", u_BTD, count, Z * Q, width)
-        rows(
-            dout_tile_BTD.flatten(0, 1),
-            self.folded_DI,
-            dgated_BTI.flatten(0, 1),
-            half=shape.half,
-        )
-        product_BTI = workspace("product", u_BTD, count, Z * Q, width)
-        dgated_BTGC, gated_BTGC, product_BTGC = (
-            t.unflatten(-1, (G, -1)) for t in (dgated_BTI, gated_BTI, product_BTI)
-        )
+            torch.mul(dout_BTD, rstd_BTG, out=room.out_BTD)
+        elif not piece.padding:
+            room.out_BTD.copy_(dout_BTD)
+        self._gate(in_BMF, y_BZHQP, room)
+        rows(room.out_TD, self.folded_DI, room.dgated_TI, half=shape.half)
         rstd_BTG1 = rstd_BTG.unsqueeze(-1)
         if G > 1:
-            dgated_BTGC.mul_(rstd_BTG1)
-        torch.mul(dgated_BTGC, gated_BTGC, out=product_BTGC)
-        share_BTG1 = product_BTGC.sum(-1, keepdim=True)
+            room.dgated_BTGC.mul_(rstd_BTG1)
+        torch.mul(room.dgated_BTI, room.gated_BTI, out=room.product_BTI)
+        share_BTG1 = room.product_BTGC.sum(-1, keepdim=True)
         share_BTG1.mul_(rstd_BTG1.square()).mul_(-G / width)
-        y_BTI = self._heads(product_BTI, piece)  # room for y, or y times something, as [.., I]
-        dy_BZHQP = workspace("dy", u_BTD, count, Z, H, Q, P)
         if shape.norm_before_gate:
-            torch.mul(y_BZHQP, self._heads(dgated_BTI, piece), out=y_BTI)
-            dgated_BTI.mul_(gate_BTI)
-            share_BTI = share_BTG1.expand_as(dgated_BTGC).flatten(-2)
-            torch.addcmul(
-                self._heads(dgated_BTI, piece),
-                y_BZHQP,
-                self._heads(share_BTI, piece),
-                out=dy_BZHQP,
-            )
+            torch.mul(y_BZHQP, room.dgated_BZHQP, out=room.product_BZHQP)
+            room.dgated_BTI.mul_(room.gate_BTI)
+            share_BTI = share_BTG1.expand_as(room.dgated_BTGC).flatten(-2)
+            share_BZHQP = room.split(share_BTI, 0, shape.nheads, shape.headdim)
+            torch.addcmul(room.dgated_BZHQP, y_BZHQP, share_BZHQP, out=room.dy.whole)
         else:
-            dgated_BTGC.addcmul_(gated_BTGC, share_BTG1)
-            torch.mul(y_BZHQP, self._heads(dgated_BTI, piece), out=y_BTI)
-            torch.mul(self._heads(dgated_BTI, piece), self._heads(gate_BTI, piece), out=dy_BZHQP)
+            room.dgated_BTGC.addcmul_(room.gated_BTGC, share_BTG1)
+            torch.mul(y_BZHQP, room.dgated_BZHQP, out=room.product_BZHQP)
+            torch.mul(room.dgated_BZHQP, room.gate_BZHQP, out=room.dy.whole)
         if sums.folded_DI is not None:
             if G > 1:
-                gated_BTGC.mul_(rstd_BTG1)
-            rows(
-                dout_tile_BTD.flatten(0, 1).t(),
-                gated_BTI.flatten(0, 1),
-                sums.folded_DI,
-                add=True,
-                half=shape.half,
-            )
-        din_BMF = workspace("din", u_BTD, *in_BMF.shape)
-        outside = slice(chunks.stop, None) if self.reverse else slice(0, self.halo)
-        din_BMF[:, outside].zero_()
-        _silu_backward(product_BTI, in_BMF[:, chunks, :width], din_BMF[:, chunks, :width])
+                room.gated_BTGC.mul_(rstd_BTG1)
+            rows(room.out_TD.t(), room.gated_TI, sums.folded_DI, add=True, half=shape.half)
+        room.din_outside.zero_()
+        _silu_backward(room.product_BTI, in_BMF[:, room.chunks, :width], room.dz_BTI)
 
         # The scan.
-        pre_BTE = self._convolve(in_BMF, piece)
-        B_BZGQN, C_BZGQN = self._activate(pre_BTE, piece)
-        kept = Kept(x_BZHQP, sum_BZHQ, before_BZHNP, wrote=Z > 1 or not piece.last)
+        pre_x, pre_B, pre_C = room.parts(pre_BTE)
+        _silu(pre_B, room.B.whole)
+        _silu(pre_C, room.C.whole)
         found = tiles.backward(
-            kept,
-            dy_BZHQP,
+            Kept(
+                Stack(x_BZHQP),
+                sum_BZHQ,
+                None if before_BZHNP is None else Stack(before_BZHNP),
+                wrote=room.Z > 1 or not piece.last,
+            ),
+            room.dy,
             dt_BZHQ,
-            B_BZGQN,
-            C_BZGQN,
+            room.B,
+            room.C,
             self.D_H,
             None if piece.last else dstate_BHNP,
             reverse=self.reverse,
@@ -497,51 +423,39 @@ class _Block:
         sums.D_H.add_(found.D_H)
         sums.A_H.add_((found.decayed_BZHQ * dt_BZHQ).sum((0, 1, 3)))
         # d dt / d raw is sigmoid(raw), which is 1 - exp(-softplus(raw)).
-        raw_BTH = in_BMF[:, chunks, -H:] + self.dt_bias_H
-        slope_BZHQ = torch.sigmoid(raw_BTH).unflatten(1, (Z, Q)).transpose(2, 3)
+        slope_BZHQ = torch.expm1(-dt_BZHQ).neg_()
+        if self.limited:
+            raw_BZHQ = room.steps(in_BMF) + self.dt_bias_H1
+            free_BZHQ = F.softplus(raw_BZHQ)
+            low, high = shape.dt_limit
+            torch.sigmoid(raw_BZHQ, out=slope_BZHQ)
+            held_BZHQ = (free_BZHQ < low) | (free_BZHQ > high)
+            held_BZHQ |= dt_BZHQ == 0  # in empty places, whatever the projection says
+            slope_BZHQ.masked_fill_(held_BZHQ, 0.0)
         tiny = torch.finfo(dt_BZHQ.dtype).tiny
-        draw_BZHQ = found.written_BZHQ * (slope_BZHQ / dt_BZHQ.clamp(min=tiny))
-        draw_BZHQ += found.decayed_BZHQ * self.A_H.unsqueeze(-1) * slope_BZHQ
-        low, high = shape.dt_limit
-        if low > 0 or high < float("inf"):
-            free_BTH = F.softplus(raw_BTH)
-            held_BTH = (free_BTH < low) | (free_BTH > high)
-            draw_BZHQ.masked_fill_(held_BTH.unflatten(1, (Z, Q)).transpose(2, 3), 0.0)
-        draw_BTH = draw_BZHQ.transpose(2, 3).flatten(1, 2)
-        self._clear_padding(draw_BTH, piece)  # dt is zero there whatever the projection says
-        din_BMF[:, chunks, -H:] = draw_BTH
-        sums.dt_bias_H.add_(draw_BTH.sum((0, 1)))
+        draw_BZHQ = (slope_BZHQ / dt_BZHQ.clamp(min=tiny)).mul_(found.written_BZHQ)
+        draw_BZHQ += slope_BZHQ.mul_(found.decayed_BZHQ).mul_(self.A_H1)
+        room.draw_BZHQ.copy_(draw_BZHQ)
+        sums.dt_bias_H.add_(draw_BZHQ.sum((0, 1, 3)))
 
         # The convolution.
-        dpre_BTE = workspace("dpre", u_BTD, *pre_BTE.shape)
-        _silu_backward(
-            found.x_BZHQP,
-            self._heads(pre_BTE[..., :width], piece),
-            self._heads(dpre_BTE[..., :width], piece),
-        )
-        for gradient, pre, out in zip(
-            (found.B_BZGQN, found.C_BZGQN),
-            self._projections(pre_BTE, piece),
-            self._projections(dpre_BTE, piece),
-            strict=True,
-        ):
-            _silu_backward(gradient, pre, out)
+        pres, gradients = (pre_x, pre_B, pre_C), (found.x, found.B, found.C)
+        for gradient, pre, out in zip(gradients, pres, room.dpre_parts, strict=True):
+            _silu_backward(gradient.whole, pre, out)
         if any(sums.needed[2:4]):
-            sums.conv_bias_E.add_(dpre_BTE.flatten(0, 1).sum(0))
-            self._tap_gradients(in_BMF, dpre_BTE, piece, sums.conv_KE)
-        torch.mul(dpre_BTE, self.taps[-1], out=self._shifted(din_BMF, piece, shape.d_conv - 1))
-        for tap in range(shape.d_conv - 1):
-            self._shifted(din_BMF, piece, tap).addcmul_(dpre_BTE, self.taps[tap])
+            sums.conv_bias_E.add_(room.dpre_TE.sum(0))
+            self._tap_gradients(in_BMF, room, sums.conv_KE)
+        torch.mul(room.dpre_BTE, self.taps[-1], out=room.din_taps[-1])
+        for tap, weights_E in zip(room.din_taps[:-1], self.taps[:-1], strict=True):
+            tap.addcmul_(room.dpre_BTE, weights_E)
 
         # Input projection.
-        u_BMD = self._input(u_BTD, piece)
-        din_MF = din_BMF.flatten(0, 1)
+        self._input(u_BTD, piece, room)
         if sums.in_FD is not None:
-            rows(din_MF.t(), u_BMD.flatten(0, 1), sums.in_FD, add=True, half=shape.half)
+            rows(room.din_MF.t(), room.u_MD, sums.in_FD, add=True, half=shape.half)
         if sums.u_BTD is not None:
-            du_BMD = u_BMD
-            rows(din_MF, self.in_FD, du_BMD.flatten(0, 1), half=shape.half)
-            sums.add_input(piece, *self._span(piece), du_BMD)
+            rows(room.din_MF, self.in_FD, room.u_MD, half=shape.half)
+            sums.add_input(piece, *self._span(piece), room.u_BMD)
         return found.state_BHNP
 
 

@@ -129,14 +129,12 @@ def rows(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False, half: bool = F
     return torch.addmm(out, a, b, out=out) if add else torch.mm(a, b, out=out)
 
 
-def batched(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
-    """``a @ b`` over all leading dimensions, which both share, into ``out`` or added to it.
+def stacked(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+    """``a @ b`` of each pair of matrices [n, rows, columns] into ``out``, or added to it.
 
     ``out`` is contiguous; the others should be, or transposed: anything else is copied first.
     """
-    a3, b3, out3 = a.flatten(0, -3), b.flatten(0, -3), out.view(-1, *out.shape[-2:])
-    torch.baddbmm(out3, a3, b3, out=out3) if add else torch.bmm(a3, b3, out=out3)
-    return out
+    return torch.baddbmm(out, a, b, out=out) if add else torch.bmm(a, b, out=out)
 
 
 def _after_fork() -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from . import tiles
+from .buffers import Stack
 from .checks import check_finite, check_lengths
 from .products import fast
 from .tiles import Kept, Piece, log2_steps
@@ -155,7 +156,7 @@ class _Scan(torch.autograd.Function):
                 before_BHNP = None
                 if state_BHPN is not None:
                     before_BHNP = state_BHPN[piece.rows].transpose(-1, -2)
-            x_BZHQP = _tile(x_BTHP, piece).contiguous()
+            x = _stack(x_BTHP, piece)
             before_BZHNP = None
             if piece.chunks > 1 or before_BHNP is not None:
                 before_BZHNP = x_BTHP.new_empty(piece.count, piece.chunks, H, N, P)
@@ -163,27 +164,27 @@ class _Scan(torch.autograd.Function):
             reset_BZ1Q = None
             if reset_BT is not None:
                 reset_BZ1Q = _tile(reset_BT.unsqueeze(-1), piece)
-            y_BZHQP = torch.empty_like(x_BZHQP)
+            y = Stack(torch.empty_like(x.whole))
             with fast(x_BTHP):
                 kept, following_BHNP = tiles.forward(
-                    x_BZHQP,
+                    x,
                     dt_BZHQ,
                     A_H,
-                    _tile(B_BTGN, piece).contiguous(),
-                    _tile(C_BTGN, piece).contiguous(),
+                    _stack(B_BTGN, piece),
+                    _stack(C_BTGN, piece),
                     None,
                     before_BHNP,
                     reset_BZ1Q,
-                    before_BZHNP,
-                    y_BZHQP,
+                    None if before_BZHNP is None else Stack(before_BZHNP),
+                    y,
                     want_state=True,
                     reverse=reverse,
                 )
             assert following_BHNP is not None
-            y_BTHP[piece.rows, piece.start : piece.stop] = _untile(y_BZHQP, piece)
+            y_BTHP[piece.rows, piece.start : piece.stop] = _untile(y.whole, piece)
             if piece.last:
                 final_BHPN[piece.rows] = following_BHNP.transpose(-1, -2)
-            saved += [x_BZHQP, dt_BZHQ, kept.sum_BZHQ, before_BZHNP]
+            saved += [x.whole, dt_BZHQ, kept.sum_BZHQ, before_BZHNP]
         ctx.save_for_backward(A_H, B_BTGN, C_BTGN, *cast(list[Tensor], saved))
         ctx.plan = (pieces, reverse, state_BHPN is not None)  # type: ignore[attr-defined]
         return y_BTHP, final_BHPN
@@ -206,13 +207,14 @@ class _Scan(torch.autograd.Function):
             dt_BZHQ = dt_BZHQ.maximum(_smallest_dt(A_H).unsqueeze(-1))
             if piece.last:
                 dstate_BHNP = dfinal_BHPN[piece.rows].transpose(-1, -2)
+            before = None if before_BZHNP is None else Stack(before_BZHNP)
             with fast(A_H):
                 found = tiles.backward(
-                    Kept(x_BZHQP, sum_BZHQ, before_BZHNP, wrote=True),
-                    _tile(dy_BTHP, piece).contiguous(),
+                    Kept(Stack(x_BZHQP), sum_BZHQ, before, wrote=True),
+                    _stack(dy_BTHP, piece),
                     dt_BZHQ,
-                    _tile(B_BTGN, piece).contiguous(),
-                    _tile(C_BTGN, piece).contiguous(),
+                    _stack(B_BTGN, piece),
+                    _stack(C_BTGN, piece),
                     None,
                     dstate_BHNP,
                     reverse=reverse,
@@ -222,10 +224,10 @@ class _Scan(torch.autograd.Function):
             ddt_BZHQ = found.written_BZHQ / dt_BZHQ
             ddt_BZHQ += found.decayed_BZHQ * A_H.unsqueeze(-1)
             dA_H += (found.decayed_BZHQ * dt_BZHQ).sum((0, 1, 3))
-            dx_BTHP[span] = _untile(found.x_BZHQP, piece)
+            dx_BTHP[span] = _untile(found.x.whole, piece)
             ddt_BTH[span] = _untile(ddt_BZHQ.unsqueeze(-1), piece).squeeze(-1)
-            dB_BTGN[span] = _untile(found.B_BZGQN, piece)
-            dC_BTGN[span] = _untile(found.C_BZGQN, piece)
+            dB_BTGN[span] = _untile(found.B.whole, piece)
+            dC_BTGN[span] = _untile(found.C.whole, piece)
             if piece.first and dinitial_BHPN is not None:
                 assert dstate_BHNP is not None
                 dinitial_BHPN[piece.rows] = dstate_BHNP.transpose(-1, -2)
@@ -245,6 +247,11 @@ def _tile(values_BTHX: Tensor, piece: Piece) -> Tensor:
         span = F.pad(span, (0, 0) * (span.dim() - 2) + (0, piece.padding))
     by_chunk: Tensor = span.unflatten(1, (piece.chunks, piece.chunk))
     return by_chunk.transpose(2, 3)
+
+
+def _stack(values_BTHX: Tensor, piece: Piece) -> Stack:
+    """The same, as a tile wants it."""
+    return Stack(_tile(values_BTHX, piece).contiguous())
 
 
 def _untile(values_BZHQX: Tensor, piece: Piece) -> Tensor:

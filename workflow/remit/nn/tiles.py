@@ -19,14 +19,14 @@ Legend of the shape suffixes
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .products import batched
+from .buffers import Stack, workspace
+from .products import stacked
 
 LOG2_E = math.log2(math.e)
 # A step that decays by more than this (as a power of two) leaves nothing in float32 or float64; to
@@ -38,39 +38,6 @@ FORGOTTEN_LOG2 = -200.0
 # enough to do only with a large one.
 TILE_TOKENS = 1024
 TILE_TOKENS_CUDA = 1 << 15
-# Views of buffers that are remembered: a few blocks' worth of shapes.
-MOST_VIEWS = 1000
-
-
-class Workspace(threading.local):
-    """Buffers by name, kept between calls: fresh memory costs a page fault every 4 KiB."""
-
-    def __init__(self) -> None:
-        self._flat: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
-        self._views: dict[tuple[str, torch.dtype, torch.device, tuple[int, ...]], Tensor] = {}
-
-    def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """A tensor of this shape with anything in it; the last one of that name is overwritten."""
-        dtype, device = like.dtype, like.device
-        view = self._views.get((name, dtype, device, shape))
-        if view is not None:
-            return view
-        size = math.prod(shape)
-        # An inference tensor could not be written to outside inference mode.
-        with torch.inference_mode(False):
-            flat = self._flat.get((name, dtype, device))
-            if flat is None or flat.numel() < size:
-                flat = torch.empty(size, dtype=dtype, device=device)
-                self._flat[name, dtype, device] = flat
-                self._views.clear()  # some would keep the smaller one alive
-            if len(self._views) >= MOST_VIEWS:
-                self._views.clear()
-            view = flat[:size].view(shape)
-        self._views[name, dtype, device, shape] = view
-        return view
-
-
-workspace = Workspace()
 
 
 @dataclass(frozen=True)
@@ -169,27 +136,28 @@ def chains(pieces: Iterable[Piece]) -> list[list[Piece]]:
 class Kept:
     """What a tile's backward pass needs of its forward pass, apart from the inputs.
 
-    before_BZHNP: the state each chunk began with; None if that is nothing for all of them.
+    x: the input of each head.
+    before: the state each chunk began with, [.., N, P]; None if that is nothing for all of them.
     wrote: whether the tile's chunks wrote a state that something read.
     """
 
-    x_BZHQP: Tensor
+    x: Stack
     sum_BZHQ: Tensor
-    before_BZHNP: Tensor | None
+    before: Stack | None
     wrote: bool
 
 
 @dataclass(frozen=True)
 class TileGradients:
-    """Derivatives with respect to a tile's inputs; those by x lie in a buffer that is used again.
+    """Derivatives with respect to a tile's inputs; those by x, B and C lie in the workspace.
 
     written_BZHQ is that with respect to log dt where dt only weighs what is written;
     decayed_BZHQ that with respect to the natural logarithm of each step's decay.
     """
 
-    x_BZHQP: Tensor
-    B_BZGQN: Tensor
-    C_BZGQN: Tensor
+    x: Stack
+    B: Stack
+    C: Stack
     written_BZHQ: Tensor
     decayed_BZHQ: Tensor
     D_H: Tensor | None
@@ -225,14 +193,15 @@ def _decay(log2: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.exp2(log2.to(dtype))
 
 
-def _pair_decays(sum_BZHQ: Tensor, like: Tensor, *, transposed: bool) -> Tensor:
+def _pair_decays(sum_BZHQ: Tensor, like: Tensor, *, transposed: bool) -> Stack:
     """2^(sum_i - sum_j) for every pair, [B, Z, H, i, j] or transposed; 1 where j comes after i.
 
     The sums are split into a part that float32 holds exactly and a rest, so that nothing is lost
     in their difference.
     """
     B, Z, H, Q = sum_BZHQ.shape
-    pairs_BZHQQ = workspace("pairs", like, B, Z, H, Q, Q)
+    pairs = workspace.stack("pairs", like, B, Z, H, Q, Q)
+    pairs_BZHQQ = pairs.whole
     rounded_BZHQ = sum_BZHQ.to(like.dtype)
     i, j = (-2, -1) if transposed else (-1, -2)
     torch.sub(rounded_BZHQ.unsqueeze(i), rounded_BZHQ.unsqueeze(j), out=pairs_BZHQQ)
@@ -242,26 +211,21 @@ def _pair_decays(sum_BZHQ: Tensor, like: Tensor, *, transposed: bool) -> Tensor:
     pairs_BZHQQ.clamp_(max=0.0)
     if like.dtype == torch.float64:
         torch.threshold_(pairs_BZHQQ, FORGOTTEN_LOG2, -math.inf)
-    return torch.exp2_(pairs_BZHQQ)
-
-
-def _by_group(tensor_BZH: Tensor, groups: int) -> Tensor:
-    """[B, Z, H, ...] as [B, Z, G, R, ...]."""
-    shape = tensor_BZH.shape
-    return tensor_BZH.view(*shape[:2], groups, -1, *shape[3:])
+    torch.exp2_(pairs_BZHQQ)
+    return pairs
 
 
 def forward(
-    x_BZHQP: Tensor,
+    x: Stack,
     dt_BZHQ: Tensor,
     A_H: Tensor,
-    B_BZGQN: Tensor,
-    C_BZGQN: Tensor,
+    B: Stack,
+    C: Stack,
     D_H: Tensor | None,
     state_BHNP: Tensor | None,
     reset_BZ1Q: Tensor | None,
-    before_BZHNP: Tensor | None,
-    y_BZHQP: Tensor,
+    before: Stack | None,
+    y: Stack,
     *,
     want_state: bool,
     reverse: bool,
@@ -269,76 +233,73 @@ def forward(
     """Scan a tile.
 
     Args:
-        x_BZHQP: input of each head, contiguous.
+        x: input of each head, [B, Z, H, Q, P].
         dt_BZHQ: steps, zero in empty places.
         A_H: decay rates, not positive.
-        B_BZGQN, C_BZGQN: projections, contiguous.
+        B, C: projections, [B, Z, G, Q, N].
         D_H: weight of x itself in y.
         state_BHNP: the state before the tile; zero when not given.
         reset_BZ1Q: True where the state is forgotten before the token.
-        before_BZHNP: room for the state each chunk begins with: needed where there is more than
-            one chunk or a state before the tile.
-        y_BZHQP: the output is written here.
+        before: room for the state each chunk begins with, [B, Z, H, N, P]: needed where there is
+            more than one chunk or a state before the tile.
+        y: the output is written here, [B, Z, H, Q, P].
         want_state: whether the state after the tile is needed.
         reverse: read from the last token to the first.
 
     Returns:
         what :func:`backward` needs, and the state after the tile if it was wanted.
     """
-    B, Z, H, Q, P = x_BZHQP.shape
-    G, N = B_BZGQN.shape[2], B_BZGQN.shape[-1]
-    dtype = x_BZHQP.dtype
+    like = x.whole
+    rows, Z, H, Q, P = like.shape
+    G, N = B.whole.shape[2], B.whole.shape[-1]
+    dtype = like.dtype
     wrote = Z > 1 or want_state
     sum_BZHQ = sums_of_log2(dt_BZHQ, A_H, reset_BZ1Q, reverse=reverse)
+    by_head = workspace.stack("by head", like, rows, Z, H, Q, N)
     final_BHNP = None
-    if before_BZHNP is not None:
-        first_BHNP = before_BZHNP[:, -1 if reverse else 0]
+    if before is not None:
+        first_BHNP = before.chunks[-1 if reverse else 0]
         first_BHNP.zero_() if state_BHNP is None else first_BHNP.copy_(state_BHNP)
     if wrote:
         end_BZH1 = sum_BZHQ[..., :1] if reverse else sum_BZHQ[..., -1:]
-        weight_BZHQ1 = (_decay(end_BZH1 - sum_BZHQ, dtype) * dt_BZHQ).unsqueeze(-1)
-        weighted_BZHQN = workspace("by head", x_BZHQP, B, Z, H, Q, N)
-        _times_group(weight_BZHQ1, B_BZGQN, weighted_BZHQN)
-        written_BZHNP = workspace("written", x_BZHQP, B, Z, H, N, P)
-        batched(weighted_BZHQN.transpose(-1, -2), x_BZHQP, written_BZHNP)
-        if before_BZHNP is None:
-            final_BHNP = written_BZHNP[:, 0].clone()
+        weight_BZHQ = _decay(end_BZH1 - sum_BZHQ, dtype).mul_(dt_BZHQ)
+        _times_group(weight_BZHQ, B, by_head)
+        written = workspace.stack("written", like, rows, Z, H, N, P)
+        stacked(by_head.turned, x.flat, written.flat)
+        if before is None:
+            final_BHNP = written.chunks[0].clone()
         else:
             if want_state:
-                final_BHNP = torch.empty_like(written_BZHNP[:, 0])
+                final_BHNP = torch.empty_like(written.chunks[0])
             decay_BZH11 = _decay(end_BZH1, dtype).unsqueeze(-1)
-            states = before_BZHNP.unbind(1)
-            _carry(states, final_BHNP, written_BZHNP, decay_BZH11, backwards=reverse)
-    pairs_BZHQQ = _pair_decays(sum_BZHQ, x_BZHQP, transposed=False)
-    pairs_BZHQQ.mul_(dt_BZHQ.unsqueeze(-2))
-    likeness_BZGQQ = workspace("likeness", x_BZHQP, B, Z, G, Q, Q)
-    batched(C_BZGQN, B_BZGQN.transpose(-1, -2), likeness_BZGQQ)
-    likeness_BZGQQ.triu_() if reverse else likeness_BZGQQ.tril_()
-    _by_group(pairs_BZHQQ, G).mul_(likeness_BZGQQ.unsqueeze(3))
+            _carry(before, final_BHNP, written, decay_BZH11, backwards=reverse)
+    pairs = _pair_decays(sum_BZHQ, like, transposed=False)
+    pairs.whole.mul_(dt_BZHQ.unsqueeze(-2))
+    likeness = workspace.stack("likeness", like, rows, Z, G, Q, Q)
+    stacked(C.flat, B.turned, likeness.flat)
+    likeness.whole.triu_() if reverse else likeness.whole.tril_()
+    pairs.by_group(G).mul_(likeness.shared)
     if D_H is not None:
-        pairs_BZHQQ.diagonal(dim1=-2, dim2=-1).add_(D_H.unsqueeze(-1))
-    batched(pairs_BZHQQ, x_BZHQP, y_BZHQP)
-    if before_BZHNP is not None:
-        reading_BZHQN = workspace("by head", x_BZHQP, B, Z, H, Q, N)
-        _times_group(_decay(sum_BZHQ, dtype).unsqueeze(-1), C_BZGQN, reading_BZHQN)
-        batched(reading_BZHQN, before_BZHNP, y_BZHQP, add=True)
-    return Kept(x_BZHQP, sum_BZHQ, before_BZHNP, wrote), final_BHNP
+        pairs.diagonal.add_(D_H.unsqueeze(-1))
+    stacked(pairs.flat, x.flat, y.flat)
+    if before is not None:
+        _times_group(_decay(sum_BZHQ, dtype), C, by_head)
+        stacked(by_head.flat, before.flat, y.flat, add=True)
+    return Kept(x, sum_BZHQ, before, wrote), final_BHNP
 
 
-def _times_group(factor_BZHQ1: Tensor, shared_BZGQN: Tensor, out_BZHQN: Tensor) -> None:
+def _times_group(factor_BZHQ: Tensor, shared: Stack, by_head: Stack) -> None:
     """What all heads of a group share, times a number of each head."""
-    groups = shared_BZGQN.shape[2]
-    torch.mul(
-        shared_BZGQN.unsqueeze(3),
-        _by_group(factor_BZHQ1, groups),
-        out=_by_group(out_BZHQN, groups),
-    )
+    groups = shared.whole.shape[2]
+    rows, Z, _, Q = factor_BZHQ.shape
+    factor_BZGRQ1 = factor_BZHQ.view(rows, Z, groups, -1, Q, 1)
+    torch.mul(shared.shared, factor_BZGRQ1, out=by_head.by_group(groups))
 
 
 def _carry(
-    states: Sequence[Tensor],
+    states: Stack,
     end: Tensor | None,
-    added_BZHNP: Tensor,
+    added: Stack,
     decay_BZH11: Tensor,
     *,
     backwards: bool,
@@ -347,19 +308,20 @@ def _carry(
 
     The first state in the order is given; the one after the last is written to ``end``.
     """
-    order = range(len(states) - 1, -1, -1) if backwards else range(len(states))
-    added, decay = added_BZHNP.unbind(1), decay_BZH11.unbind(1)
-    outs = [states[z] for z in order[1:]] + ([] if end is None else [end])
+    at = states.chunks
+    order = range(len(at) - 1, -1, -1) if backwards else range(len(at))
+    decay = decay_BZH11.unbind(1)
+    outs = [at[z] for z in order[1:]] + ([] if end is None else [end])
     for z, out in zip(order, outs, strict=False):  # without an end the last has none
-        torch.addcmul(added[z], states[z], decay[z], out=out)
+        torch.addcmul(added.chunks[z], at[z], decay[z], out=out)
 
 
 def backward(
     kept: Kept,
-    dy_BZHQP: Tensor,
+    dy: Stack,
     dt_BZHQ: Tensor,
-    B_BZGQN: Tensor,
-    C_BZGQN: Tensor,
+    B: Stack,
+    C: Stack,
     D_H: Tensor | None,
     dfinal_BHNP: Tensor | None,
     *,
@@ -369,93 +331,93 @@ def backward(
 
     Args:
         kept: of the forward pass.
-        dy_BZHQP: the derivative by y, contiguous.
-        dt_BZHQ, B_BZGQN, C_BZGQN, D_H: as in :func:`forward`.
+        dy: the derivative by y, [B, Z, H, Q, P].
+        dt_BZHQ, B, C, D_H: as in :func:`forward`.
         dfinal_BHNP: the derivative by the state after the tile.
         reverse: as in :func:`forward`.
     """
-    x_BZHQP, sum_BZHQ, before_BZHNP = kept.x_BZHQP, kept.sum_BZHQ, kept.before_BZHNP
-    dtype, wide = x_BZHQP.dtype, sum_BZHQ.dtype
-    B, Z, H, Q, P = x_BZHQP.shape
-    G, N = B_BZGQN.shape[2], B_BZGQN.shape[-1]
+    x, sum_BZHQ, before = kept.x, kept.sum_BZHQ, kept.before
+    like = x.whole
+    dtype, wide = like.dtype, sum_BZHQ.dtype
+    rows, Z, H, Q, P = like.shape
+    G, N = B.whole.shape[2], B.whole.shape[-1]
     end_BZH1 = sum_BZHQ[..., :1] if reverse else sum_BZHQ[..., -1:]
-    dB_BZGQN, dC_BZGQN = torch.empty_like(B_BZGQN), torch.empty_like(C_BZGQN)
+    dB, dC = (workspace.stack(name, like, *B.whole.shape) for name in ("dB", "dC"))
 
     # Within chunks, transposed: rows are written tokens, columns reading ones.
-    pairs_BZHQQ = _pair_decays(sum_BZHQ, x_BZHQP, transposed=True)
-    pairs_BZHQQ.mul_(dt_BZHQ.unsqueeze(-1))
-    likeness_BZGQQ = workspace("likeness", x_BZHQP, B, Z, G, Q, Q)
-    batched(B_BZGQN, C_BZGQN.transpose(-1, -2), likeness_BZGQQ)
-    likeness_BZGQQ.tril_() if reverse else likeness_BZGQQ.triu_()
-    weight_BZHQQ = workspace("weight", x_BZHQP, B, Z, H, Q, Q)
-    torch.mul(
-        _by_group(pairs_BZHQQ, G), likeness_BZGQQ.unsqueeze(3), out=_by_group(weight_BZHQQ, G)
-    )
+    pairs = _pair_decays(sum_BZHQ, like, transposed=True)
+    pairs.whole.mul_(dt_BZHQ.unsqueeze(-1))
+    likeness = workspace.stack("likeness", like, rows, Z, G, Q, Q)
+    stacked(B.flat, C.turned, likeness.flat)
+    likeness.whole.tril_() if reverse else likeness.whole.triu_()
+    weight = workspace.stack("weight", like, rows, Z, H, Q, Q)
+    torch.mul(pairs.by_group(G), likeness.shared, out=weight.by_group(G))
     if D_H is not None:
-        weight_BZHQQ.diagonal(dim1=-2, dim2=-1).add_(D_H.unsqueeze(-1))
-    dx_BZHQP = workspace("dx", x_BZHQP, B, Z, H, Q, P)
-    batched(weight_BZHQQ, dy_BZHQP, dx_BZHQP)
-    dweight_BZHQQ = batched(x_BZHQP, dy_BZHQP.transpose(-1, -2), weight_BZHQQ)
+        weight.diagonal.add_(D_H.unsqueeze(-1))
+    dx = workspace.stack("dx", like, rows, Z, H, Q, P)
+    stacked(weight.flat, dy.flat, dx.flat)
+    dweight = weight  # written over
+    stacked(x.flat, dy.turned, dweight.flat)
     dD_H = None
     if D_H is not None:
-        dD_H = dweight_BZHQQ.diagonal(dim1=-2, dim2=-1).sum((0, 1, 3))
-    dweight_BZHQQ.mul_(pairs_BZHQQ)
-    dlikeness_BZGQQ = _by_group(dweight_BZHQQ, G).sum(3)
-    _by_group(dweight_BZHQQ, G).mul_(likeness_BZGQQ.unsqueeze(3))
-    dlikeness_BZGQQ.tril_() if reverse else dlikeness_BZGQQ.triu_()
-    batched(dlikeness_BZGQQ.transpose(-1, -2), B_BZGQN, dC_BZGQN)
-    batched(dlikeness_BZGQQ, C_BZGQN, dB_BZGQN)
+        dD_H = dweight.diagonal.sum((0, 1, 3))
+    dweight.whole.mul_(pairs.whole)
+    dlikeness = workspace.stack("dlikeness", like, rows, Z, G, Q, Q)
+    torch.sum(dweight.by_group(G), 3, out=dlikeness.whole)
+    dweight.by_group(G).mul_(likeness.shared)
+    dlikeness.whole.tril_() if reverse else dlikeness.whole.triu_()
+    stacked(dlikeness.turned, B.flat, dC.flat)
+    stacked(dlikeness.flat, C.flat, dB.flat)
     # The gradient of a step's decay is the sum over all pairs that it lies between.
-    exact_BZHQQ = workspace("exact", sum_BZHQ, B, Z, H, Q, Q).copy_(dweight_BZHQQ)
-    own_BZHQ = exact_BZHQQ.diagonal(dim1=-2, dim2=-1).clone()
-    exact_BZHQQ.diagonal(dim1=-2, dim2=-1).zero_()
-    by_written_BZHQ = exact_BZHQQ.sum(-1)
+    exact = workspace.stack("exact", sum_BZHQ, rows, Z, H, Q, Q)
+    exact.whole.copy_(dweight.whole)
+    own_BZHQ = exact.diagonal.clone()
+    exact.diagonal.zero_()
+    by_written_BZHQ = exact.whole.sum(-1)
     if wide == dtype:
-        spanned_BZHQ = _crossings(exact_BZHQQ, reverse=reverse)
+        spanned_BZHQ = _crossings(exact.whole, reverse=reverse)
     else:  # cheaper: all but those pairs cancels, exactly enough in a wider type
-        spanned_BZHQ = _from_here(exact_BZHQQ.sum(-2) - by_written_BZHQ, reverse=reverse)
+        spanned_BZHQ = _from_here(exact.whole.sum(-2) - by_written_BZHQ, reverse=reverse)
     by_written_BZHQ += own_BZHQ
 
     # What reads the state that a chunk began with.
-    dbefore_BZHNP = None
-    if before_BZHNP is not None:
-        from_start_BZHQ1 = _decay(sum_BZHQ, dtype).unsqueeze(-1)
-        by_head_BZHQN = workspace("by head", x_BZHQP, B, Z, H, Q, N)
-        _times_group(from_start_BZHQ1, C_BZGQN, by_head_BZHQN)
-        dbefore_BZHNP = workspace("written", x_BZHQP, B, Z, H, N, P)
-        batched(by_head_BZHQN.transpose(-1, -2), dy_BZHQP, dbefore_BZHNP)
-        batched(dy_BZHQP, before_BZHNP.transpose(-1, -2), by_head_BZHQN)
-        read_BZHQ = _share_out(by_head_BZHQN, from_start_BZHQ1, C_BZGQN, dC_BZGQN)
+    by_head = workspace.stack("by head", like, rows, Z, H, Q, N)
+    dbefore = None
+    if before is not None:
+        from_start_BZHQ = _decay(sum_BZHQ, dtype)
+        _times_group(from_start_BZHQ, C, by_head)
+        dbefore = workspace.stack("written", like, rows, Z, H, N, P)
+        stacked(by_head.turned, dy.flat, dbefore.flat)
+        stacked(dy.flat, before.turned, by_head.flat)
+        read_BZHQ = _share_out(by_head, from_start_BZHQ, C, dC)
         spanned_BZHQ += _from_here(read_BZHQ.to(wide), reverse=reverse)
 
     # From chunk to chunk, against the direction of reading, and what was written into the state.
     dstate_BHNP = None
     if kept.wrote:
-        dwritten_BZHNP = workspace("dwritten", x_BZHQP, B, Z, H, N, P)
-        last_BHNP = dwritten_BZHNP[:, 0 if reverse else -1]
+        dwritten = workspace.stack("dwritten", like, rows, Z, H, N, P)
+        last_BHNP = dwritten.chunks[0 if reverse else -1]
         last_BHNP.zero_() if dfinal_BHNP is None else last_BHNP.copy_(dfinal_BHNP)
-        if dbefore_BZHNP is not None and before_BZHNP is not None:
+        if dbefore is not None and before is not None:
             decay_BZH11 = _decay(end_BZH1, dtype).unsqueeze(-1)
-            dstate_BHNP = torch.empty_like(dbefore_BZHNP[:, 0])
-            states = dwritten_BZHNP.unbind(1)
-            _carry(states, dstate_BHNP, dbefore_BZHNP, decay_BZH11, backwards=not reverse)
-            carried_BZHNP = torch.mul(dwritten_BZHNP, before_BZHNP, out=dbefore_BZHNP)
+            dstate_BHNP = torch.empty_like(last_BHNP)
+            _carry(dwritten, dstate_BHNP, dbefore, decay_BZH11, backwards=not reverse)
+            carried_BZHNP = torch.mul(dwritten.whole, before.whole, out=dbefore.whole)
             carried_BZH1 = carried_BZHNP.flatten(-2).sum(-1, keepdim=True)
             spanned_BZHQ += carried_BZH1 * decay_BZH11.squeeze(-1)
-        weight_BZHQ1 = (_decay(end_BZH1 - sum_BZHQ, dtype) * dt_BZHQ).unsqueeze(-1)
-        by_head_BZHQN = workspace("by head", x_BZHQP, B, Z, H, Q, N)
-        _times_group(weight_BZHQ1, B_BZGQN, by_head_BZHQN)
-        batched(by_head_BZHQN, dwritten_BZHNP, dx_BZHQP, add=True)
-        batched(x_BZHQP, dwritten_BZHNP.transpose(-1, -2), by_head_BZHQN)
-        left_BZHQ = _share_out(by_head_BZHQN, weight_BZHQ1, B_BZGQN, dB_BZGQN).to(wide)
+        weight_BZHQ = _decay(end_BZH1 - sum_BZHQ, dtype).mul_(dt_BZHQ)
+        _times_group(weight_BZHQ, B, by_head)
+        stacked(by_head.flat, dwritten.flat, dx.flat, add=True)
+        stacked(x.flat, dwritten.turned, by_head.flat)
+        left_BZHQ = _share_out(by_head, weight_BZHQ, B, dB).to(wide)
         by_written_BZHQ += left_BZHQ
         spanned_BZHQ += _before_here(left_BZHQ, reverse=reverse)
-    elif dbefore_BZHNP is not None:
-        dstate_BHNP = dbefore_BZHNP[:, 0].clone()
+    elif dbefore is not None:
+        dstate_BHNP = dbefore.chunks[0].clone()
     return TileGradients(
-        dx_BZHQP,
-        dB_BZGQN,
-        dC_BZGQN,
+        dx,
+        dB,
+        dC,
         by_written_BZHQ.to(dtype),
         spanned_BZHQ.to(dtype),
         dD_H,
@@ -463,15 +425,13 @@ def backward(
     )
 
 
-def _share_out(
-    dby_head_BZHQN: Tensor, factor_BZHQ1: Tensor, shared_BZGQN: Tensor, dshared_BZGQN: Tensor
-) -> Tensor:
+def _share_out(by_head: Stack, factor_BZHQ: Tensor, shared: Stack, dshared: Stack) -> Tensor:
     """The derivative of :func:`_times_group`: added to ``dshared``; returned by log factor."""
-    groups = shared_BZGQN.shape[2]
-    dby_head_BZHQN.mul_(factor_BZHQ1)
-    dshared_BZGQN.add_(_by_group(dby_head_BZHQN, groups).sum(3))
-    _by_group(dby_head_BZHQN, groups).mul_(shared_BZGQN.unsqueeze(3))
-    return dby_head_BZHQN.sum(-1)
+    groups = shared.whole.shape[2]
+    by_head.whole.mul_(factor_BZHQ.unsqueeze(-1))
+    dshared.whole.add_(by_head.by_group(groups).sum(3))
+    by_head.by_group(groups).mul_(shared.shared)
+    return by_head.whole.sum(-1)
 
 
 def _crossings(pairs_BZHQQ: Tensor, *, reverse: bool) -> Tensor:
