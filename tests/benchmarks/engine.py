@@ -295,7 +295,7 @@ def step_times(
     u_BTD, grad_BTD = inputs(*shape, d_model)
     calls: dict[str, Callable[[], object]] = dict(others or {})
     for name, module in modules.items():
-        train(module, *inputs(1, min(shape[1], 512), d_model))  # what only a first call pays
+        train(module, u_BTD, grad_BTD)  # what only a first call pays
         calls[name] = lambda m=module: train(m, u_BTD, grad_BTD)
         if forward:
             calls[f"{name}, forward"] = lambda m=module: embed(m, u_BTD)
