@@ -105,7 +105,15 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "style": {"bert": {"model.masking_style": "bert"}},
     "context": {"32 s of context": {"sequences.context_windows": 4}},
 }
-KINDS = {"as trained": None, "single-channel": 1.0, "all-channel": 0.0}
+# Masks by which a backbone is judged: part of the blocks on single channels, and seconds of a block; those
+# of its training where there is none. The last two are the same for backbones of any blocks.
+KINDS: dict[str, tuple[float | None, tuple[float, float] | None]] = {
+    "as trained": (None, None),
+    "single-channel": (1.0, None),
+    "all-channel": (0.0, None),
+    "blocks of 0.5 s": (None, (0.5, 0.5)),
+    "blocks of 1-2 s": (None, (1.0, 2.0)),
+}
 
 
 def settings_of(cohort: str, changes: dict[str, Any]) -> configuration.Config:
@@ -185,8 +193,14 @@ def judged(
     }
     resampling = Resampling(len(people), options.resamples, np.random.default_rng(0))
     found: dict[str, Any] = {"people": [person.name for person in people], "errors": {}}
-    for kind, fraction in KINDS.items():
+    trained = backbone.task.block_steps
+    step_seconds = backbone.sequences.token_seconds
+    for kind, (fraction, seconds) in KINDS.items():
         chosen = backbone.task.single_channel_fraction if fraction is None else fraction
+        backbone.task.block_steps = trained
+        if seconds is not None:
+            low, high = (max(1, round(each / step_seconds)) for each in seconds)
+            backbone.task.block_steps = low, high
         errors, alike = masked_errors(backbone, people, rivals, options, kind, chosen)
         found["errors"][kind] = {
             what: {
@@ -274,7 +288,7 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
     n = sum(len(each["people"]) for each in results)
     resampling = Resampling(n, 2000, np.random.default_rng(0))
     out: dict[str, Any] = {"n": n, "folds": len(results)}
-    for kind in KINDS:
+    for kind in results[0]["errors"]:  # what was judged before there was a kind lacks it
         for what in results[0]["errors"][kind]:
             parts = [each["errors"][kind][what] for each in results]
             errors = {
