@@ -52,6 +52,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
         "the default with the presets' 2000 steps (d256, 20 %)": FULL | {"model.mask_percent": 20},
         "d256, 50 %, 2000 steps": FULL,
+        "d256, 50 %, 4000 steps": FULL | {"pretraining.least_steps": 4000},
         "2000 steps": {"pretraining.least_steps": 2000},
     },
     "before": {
