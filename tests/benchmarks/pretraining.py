@@ -3,6 +3,7 @@
     python tests/benchmarks/pretraining.py run muse --folder F                  # the base settings
     python tests/benchmarks/pretraining.py run muse --folder F --vary token      # one group of variants
     python tests/benchmarks/pretraining.py table --folder F                      # what was found so far
+    python tests/benchmarks/pretraining.py compare muse --folder F --vary A B    # the errors of A over B's
 
 Participants are divided into folds; each fold's people are judged by a backbone, and beside rivals,
 that never saw them, and the figures are over all people. A run that is there already is not repeated,
@@ -372,9 +373,38 @@ def table(folder: Path) -> None:
             )
 
 
+def compare(folder: Path, cohort: str, one: str, other: str) -> None:
+    """1 - error of one variant / error of the other, the same people and masks: above 0 one is better."""
+    found: dict[str, dict[int, dict[str, Any]]] = {one: {}, other: {}}
+    for file in sorted((folder / cohort / "runs").glob("*/judged.json")):
+        each = json.loads(file.read_text())
+        if each["name"] in found:
+            found[each["name"]][each["fold"]] = each
+    folds = sorted(set(found[one]) & set(found[other]))
+    if not folds:
+        sys.exit(f"{folder}: no fold has both {one!r} and {other!r}; run them first")
+    people = sum(len(found[one][fold]["people"]) for fold in folds)
+    resampling = Resampling(people, 2000, np.random.default_rng(0))
+    for kind in [kind for kind, (_, seconds) in KINDS.items() if seconds]:
+        for what in TARGETS:
+            error_P2, than_P2 = (
+                np.concatenate(
+                    [np.array(its[f]["errors"][kind][what]["method"]["model"]) for f in folds]
+                )
+                for its in (found[one], found[other])
+            )
+            means = [
+                (resampling.mean(error_P2[:, n]), resampling.mean(than_P2[:, n])) for n in range(2)
+            ]
+            squared, robust = (resampling.figure(1 - its / theirs) for its, theirs in means)
+            print(
+                f"{kind}, {what}: {interval(squared)}, robust {interval(robust)}, {people} people"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("what", choices=("run", "table", "compare"))
     parser.add_argument("cohort", nargs="?", choices=COHORTS)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--vary", nargs="*", default=[], help="groups or names of variants")
@@ -388,6 +418,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "table":
         table(args.folder)
+        return
+    if args.what == "compare":
+        if args.cohort is None or len(args.vary) != 2:
+            parser.error("compare needs a cohort and --vary with the names of two variants")
+        compare(args.folder, args.cohort, *args.vary)
         return
     chosen: dict[str, dict[str, Any]] = {}
     for asked in args.vary or ["base"]:

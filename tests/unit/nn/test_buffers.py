@@ -64,10 +64,15 @@ def test_shapes_are_forgotten_before_they_are_too_many(monkeypatch: pytest.Monke
         assert workspace("a", LIKE, size).data_ptr() == first.data_ptr()
         workspace.remembered(size, LIKE, lambda size=size: workspace("a", LIKE, size))
         assert len(workspace._stacks) <= 5 and len(workspace._remembered) <= 5
+    assert workspace("a", LIKE, 99) is workspace("a", LIKE, 99)
+    assert workspace.remembered(99, LIKE, lambda: None).shape == (99,)  # the oldest went
 
 
-def test_views_made_in_inference_mode_serve_training() -> None:
+def test_buffers_made_in_inference_mode_serve_training() -> None:
     workspace = Workspace()
     with torch.inference_mode():
+        assert torch.empty(4).is_inference()  # which nothing may write to outside
+        made = workspace("a", LIKE, 4)
         view = workspace.remembered("v", LIKE, lambda: workspace("a", LIKE, 4).view(2, 2))
-    assert not view.is_inference()
+    assert not made.is_inference() and not view.is_inference()
+    view.zero_()

@@ -307,6 +307,12 @@ def test_sizes_that_do_not_fit_are_named() -> None:
             Mamba2(256, dt_limit=limit)
 
 
+def test_limits_as_json_has_them() -> None:
+    mixer = Mamba2(16, d_state=4, headdim=8, dt_limit=[0.01, 0.1])  # type: ignore[arg-type]
+    assert mixer.dt_limit == (0.01, 0.1)
+    assert mixer(torch.randn(1, 4, 16)).isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_dtypes_are_refused_in_one_line(dtype: torch.dtype) -> None:
     mixer = Mamba2(16, d_state=4, headdim=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_equals_plain_operations(case: dict[str, Any]) -> None:
 def test_float32_at_a_realistic_width(steps: int) -> None:
     mixer = block(3, d_model=64, d_state=32, headdim=16, chunk_size=64)
     u_BTD = torch.randn(2, steps, 64, dtype=torch.float64)
-    exact = pass_through(mixer, u_BTD, None, reverse=False)
+    exact = pass_through(mixer, u_BTD, None, reverse=False, plain=True)
     found = pass_through(mixer.float(), u_BTD.float(), None, reverse=False)
     assert max(errors(found, exact).values()) < 1e-5, errors(found, exact)
 
@@ -308,7 +309,9 @@ class TestBuffers:
             assert torch.equal(now, then)
 
     def test_inference_first_and_training_after(self) -> None:
-        mixer = block(9, d_model=20, headdim=5)  # no other test's buffers are as large
+        buffers.workspace._flat.clear()
+        buffers.workspace.forget()
+        mixer = block(9, d_model=20, headdim=5)
         u_BTD = torch.randn(2, 33, 20, dtype=torch.float64)
         with torch.inference_mode():
             out = mixer(u_BTD)
@@ -316,6 +319,24 @@ class TestBuffers:
         found = pass_through(mixer, u_BTD, None, reverse=False)
         assert torch.equal(out, found["out"])
         assert max(errors(found, exact).values()) < 1e-12
+
+    def test_blocks_of_one_inner_width_and_of_two_outer_ones(self) -> None:
+        for width, expand in ((8, 4), (16, 2), (8, 4)):
+            mixer = block(5, d_model=width, expand=expand)
+            u_BTD = torch.randn(2, 9, width, dtype=torch.float64)
+            exact = pass_through(mixer, u_BTD, None, reverse=False, plain=True)
+            found = pass_through(mixer, u_BTD, None, reverse=False)
+            assert max(errors(found, exact).values()) < 1e-12
+
+    def test_no_batch_is_kept_alive(self) -> None:
+        mixer = block(6, d_model=24)  # a size that no other test has
+        u_BTD = torch.randn(2, 11, 24, dtype=torch.float64).requires_grad_()
+        out_BTD = mixer(u_BTD)
+        out_BTD.sum().backward()
+        gone = [weakref.ref(u_BTD), weakref.ref(out_BTD)]
+        mixer.zero_grad()
+        del u_BTD, out_BTD
+        assert [each() for each in gone] == [None, None]
 
     def test_two_threads_at_once(self) -> None:
         expected = [pass_through(m, u, None, reverse=False) for m, u in self._blocks()]

@@ -1,8 +1,8 @@
 """Buffers that are used again from call to call, and the ways in which they are looked at.
 
-Fresh memory costs a page fault every 4 KiB, and every view of a tensor costs some microseconds in which
-Python holds its lock and another lane may wait for it: both are made once and kept. It knows tensors
-only.
+Fresh memory costs a page fault every 4 KiB, and every view of a tensor a microsecond or two, for part of
+which Python holds its lock and another lane may wait for it: both are made once and kept. It knows
+tensors only.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-# Shapes of buffers that are remembered: a few blocks' worth.
-MOST_SHAPES = 1000
+# Shapes of buffers, and what is made of them, that are remembered: tiles of one size have some thirty.
+MOST_SHAPES = 8000
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -93,10 +94,8 @@ class Workspace(threading.local):
                     self.forget()  # some would keep the smaller one alive
                 flat = torch.empty(size, dtype=like.dtype, device=like.device)
                 self._flat[key[:3]] = flat
-            if len(self._stacks) >= MOST_SHAPES:
-                self.forget()
             stack = Stack(flat[:size].view(shape))
-        self._stacks[key] = stack
+        _remember(self._stacks, key, stack)
         return stack
 
     def remembered(self, key: Hashable, like: Tensor, make: Callable[[], T]) -> T:
@@ -104,17 +103,21 @@ class Workspace(threading.local):
         key = (key, like.dtype, like.device)
         found = self._remembered.get(key)
         if found is None:
-            if len(self._remembered) >= MOST_SHAPES:
-                self.forget()
-            with torch.inference_mode(False):
-                found = make()
-            self._remembered[key] = found
+            found = make()
+            _remember(self._remembered, key, found)
         return cast(T, found)
 
     def forget(self) -> None:
         """Forget all shapes and views, not the memory behind them."""
         self._stacks.clear()
         self._remembered.clear()
+
+
+def _remember(among: dict[K, T], key: K, value: T) -> None:
+    """Add an entry; what was added first goes when there are too many."""
+    if len(among) >= MOST_SHAPES:
+        del among[next(iter(among))]
+    among[key] = value
 
 
 workspace = Workspace()

@@ -151,7 +151,7 @@ class Mamba2(nn.Module):
 
         self.backend = "torch"
         self.precision = "float32"
-        self.dt_limit = dt_limit
+        self.dt_limit = float(dt_limit[0]), float(dt_limit[1])  # JSON's lists, too
         self.d_model = d_model
         self.d_state = d_state
         self.d_conv = d_conv

@@ -3,8 +3,8 @@
 It computes exactly what ``mamba2`` says in modules, in fewer passes over memory: the batch is cut
 into tiles that stay in cache; the convolution is a sum of shifted rows; the normalisation's factor
 is applied after the output projection, which is half as wide, and its weights are folded into it.
-Going backwards the gate and the scan's chunk matrices are computed anew; what is kept are the input
-projection, the convolution, the head inputs, the states between chunks and the scan's output.
+Going backwards the gate, the head inputs and the scan's chunk matrices are computed anew; what is kept
+are the input projection, the convolution, the states between chunks and the scan's output.
 
 It knows tensors only. It is differentiable once.
 
@@ -31,7 +31,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from . import lanes, rooms, tiles
 from .buffers import Stack, workspace
 from .products import fast, rows
-from .rooms import MixerShape, Room
+from .rooms import BackRoom, MixerShape, Room
 from .tiles import Kept, Piece
 
 
@@ -120,7 +120,6 @@ class _Saved(NamedTuple):
 
     in_BMF: Tensor
     pre_BTE: Tensor
-    x_BZHQP: Tensor
     before_BZHNP: Tensor | None
     y_BZHQP: Tensor
     dt_BZHQ: Tensor
@@ -241,7 +240,12 @@ class _Block:
         for seen_BTE, weights_E in zip(others, self.taps[1:], strict=True):
             pre_BTE.addcmul_(seen_BTE, weights_E)
 
-    def _tap_gradients(self, in_BMF: Tensor, room: Room, out_KE: Tensor) -> None:
+    def _activate(self, pre_BTE: Tensor, room: Room) -> None:
+        """x, B and C into the room's buffers."""
+        for pre, out in zip(room.parts(pre_BTE), (room.x, room.B, room.C), strict=True):
+            _silu(pre, out.whole)
+
+    def _tap_gradients(self, in_BMF: Tensor, room: BackRoom, out_KE: Tensor) -> None:
         """Add the gradient of the convolution's weights, all taps at once in blocks of tokens."""
         seen_KBTE = room.seen(in_BMF)
         tokens = room.Z * room.Q
@@ -286,7 +290,7 @@ class _Block:
         """Write a tile of the output; returns what to keep and the state for the next tile."""
         shape = self.shape
         G = shape.ngroups
-        room = rooms.of(self.shape, u_BTD, piece, reverse=self.reverse)
+        room = rooms.of(Room, shape, u_BTD, piece, reverse=self.reverse)
 
         def stack(name: str, size: tuple[int, ...]) -> Stack:
             return Stack(u_BTD.new_empty(size)) if keep else workspace.stack(name, u_BTD, *size)
@@ -297,13 +301,11 @@ class _Block:
         dt_BZHQ = self._steps(in_BMF, piece, room)
         pre_BTE = stack("pre", (piece.count, room.Z * room.Q, room.E)).whole
         self._convolve(in_BMF, room, pre_BTE)
-        x = stack("x", room.x_shape)
-        for part, out in zip(room.parts(pre_BTE), (x, room.B, room.C), strict=True):
-            _silu(part, out.whole)
+        self._activate(pre_BTE, room)
         before = stack("before", room.state_shape) if room.Z > 1 or not piece.first else None
         y = stack("y", room.x_shape)
         kept, state_BHNP = tiles.forward(
-            x,
+            room.x,
             dt_BZHQ,
             self.A_H,
             room.B,
@@ -325,22 +327,19 @@ class _Block:
         if G > 1:
             room.gated_BTGC.mul_(rstd_BTG.unsqueeze(-1))
         rows(room.gated_TI, self.folded_ID, room.out_TD, half=shape.half)
-        found_BTD, where_BTD = room.out_BTD, out_BTD[piece.rows, piece.start : piece.stop]
-        if piece.padding or not isinstance(piece.rows, slice):
-            if G == 1:
-                found_BTD.mul_(rstd_BTG)
-            out_BTD[piece.rows, piece.start : piece.stop] = found_BTD[:, self._tokens(piece)]
-        elif G == 1:
-            torch.mul(found_BTD, rstd_BTG, out=where_BTD)
+        span = (piece.rows, slice(piece.start, piece.stop))
+        if G == 1 and not piece.padding and isinstance(piece.rows, slice):
+            torch.mul(room.out_BTD, rstd_BTG, out=out_BTD[span])
         else:
-            where_BTD.copy_(found_BTD)
+            if G == 1:
+                room.out_BTD.mul_(rstd_BTG)
+            out_BTD[span] = room.out_BTD[:, self._tokens(piece)]
         if not keep:
             return None, state_BHNP
         return (
             _Saved(
                 in_BMF,
                 pre_BTE,
-                x.whole,
                 None if before is None else before.whole,
                 y.whole,
                 dt_BZHQ,
@@ -361,9 +360,9 @@ class _Block:
     ) -> Tensor | None:
         """Add a tile's gradients to the sums; returns that of the state before the tile."""
         shape = self.shape
-        in_BMF, pre_BTE, x_BZHQP, before_BZHNP, y_BZHQP, dt_BZHQ, sum_BZHQ, rstd_BTG = saved
+        in_BMF, pre_BTE, before_BZHNP, y_BZHQP, dt_BZHQ, sum_BZHQ, rstd_BTG = saved
         G, width = shape.ngroups, shape.d_inner
-        room = rooms.of(self.shape, u_BTD, piece, reverse=self.reverse)
+        room = rooms.of(BackRoom, shape, u_BTD, piece, reverse=self.reverse)
 
         # Output projection and normalisation.
         dout_BTD = dout_BTD[piece.rows, piece.start : piece.stop]
@@ -401,12 +400,10 @@ class _Block:
         _silu_backward(room.product_BTI, in_BMF[:, room.chunks, :width], room.dz_BTI)
 
         # The scan.
-        pre_x, pre_B, pre_C = room.parts(pre_BTE)
-        _silu(pre_B, room.B.whole)
-        _silu(pre_C, room.C.whole)
+        self._activate(pre_BTE, room)
         found = tiles.backward(
             Kept(
-                Stack(x_BZHQP),
+                room.x,
                 sum_BZHQ,
                 None if before_BZHNP is None else Stack(before_BZHNP),
                 wrote=room.Z > 1 or not piece.last,
@@ -439,8 +436,8 @@ class _Block:
         sums.dt_bias_H.add_(draw_BZHQ.sum((0, 1, 3)))
 
         # The convolution.
-        pres, gradients = (pre_x, pre_B, pre_C), (found.x, found.B, found.C)
-        for gradient, pre, out in zip(gradients, pres, room.dpre_parts, strict=True):
+        gradients = (found.x, found.B, found.C)
+        for gradient, pre, out in zip(gradients, room.parts(pre_BTE), room.dpre_parts, strict=True):
             _silu_backward(gradient.whole, pre, out)
         if any(sums.needed[2:4]):
             sums.conv_bias_E.add_(room.dpre_TE.sum(0))

@@ -1,8 +1,8 @@
 """What the tiles of a Mamba-2 block have in common: its sizes, their buffers and the views of these.
 
-Both are made once for all tiles of a size. Where things lie in a tile: reading forwards its places
-are neighbours before it (the convolution looks at them), tokens, empty ones; reading backwards empty
-ones, tokens, neighbours after it.
+Buffers and views are made once for all tiles of a size. Where things lie in a tile: reading forwards
+its places are neighbours before it (the convolution looks at them), tokens, empty ones; reading
+backwards empty ones, tokens, neighbours after it.
 
 Legend of the shape suffixes: that of ``mixer``.
 """
@@ -10,6 +10,7 @@ Legend of the shape suffixes: that of ``mixer``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -40,7 +41,7 @@ class MixerShape:
 class Room:
     """The buffers of tiles of one size, and the ways in which a block's passes look at them.
 
-    u, in, pre, gate, out ... are what ``mixer`` calls so, and what begins with d the derivative by it.
+    u, x, B, C, gate, gated, out are what ``mixer`` calls so.
 
     places, chunks: how many places there are, and which of them are those of the chunks.
     E, F: columns of the convolution and of the input projection.
@@ -54,44 +55,36 @@ class Room:
         self.halo = shape.d_conv - 1
         self.places = self.halo + Z * Q
         self.chunks = slice(0, Z * Q) if reverse else slice(self.halo, None)
-        outside = slice(Z * Q, None) if reverse else slice(0, self.halo)
         self.x_shape = (count, Z, shape.nheads, Q, shape.headdim)
         self.state_shape = (count, Z, shape.nheads, shape.d_state, shape.headdim)
         B_shape = (count, Z, G, Q, shape.d_state)
         self.E = inner + 2 * G * shape.d_state
         self.F = inner + self.E + shape.nheads
-
-        def buffer(name: str, *size: int) -> Tensor:
-            return workspace(name, like, count, *size)
-
-        self.u_BMD = buffer("u", self.places, D)
+        self._like = like.new_empty(0)  # not the batch itself, which it would keep alive
+        self.u_BMD = self.buffer("u", self.places, D)
         self.u_MD = self.u_BMD.flatten(0, 1)
-        self.B, self.C = (workspace.stack(name, like, *B_shape) for name in "BC")
+        self.x = workspace.stack("x", self._like, *self.x_shape)
+        self.B, self.C = (workspace.stack(name, self._like, *B_shape) for name in "BC")
         # In buffers of the scan while they hold nothing for it: fewer bytes, and warm ones.
-        self.gate_BTI = buffer("by head", Z * Q, inner)
-        self.gated_BTI = buffer("weight", Z * Q, inner)
-        self.dgated_BTI = buffer("dx", Z * Q, inner)
-        self.product_BTI = buffer("pairs", Z * Q, inner)
-        self.gate_BZHQP, self.gated_BZHQP, self.dgated_BZHQP, self.product_BZHQP = (
-            self.split(wide_BTI, 0, shape.nheads, shape.headdim)
-            for wide_BTI in (self.gate_BTI, self.gated_BTI, self.dgated_BTI, self.product_BTI)
-        )
-        self.gated_TI, self.dgated_TI = self.gated_BTI.flatten(0, 1), self.dgated_BTI.flatten(0, 1)
-        self.gated_BTGC, self.dgated_BTGC, self.product_BTGC = (
-            t.unflatten(-1, (G, -1)) for t in (self.gated_BTI, self.dgated_BTI, self.product_BTI)
-        )
-        self.out_BTD = buffer("out", Z * Q, D)
+        self.gate_BTI, self.gate_BZHQP = self.wide("by head")
+        self.gated_BTI, self.gated_BZHQP = self.wide("weight")
+        self.gated_TI, self.gated_BTGC = self.gated_BTI.flatten(0, 1), self.by_group(self.gated_BTI)
+        self.out_BTD = self.buffer("out", Z * Q, D)
         self.out_TD = self.out_BTD.flatten(0, 1)
-        self.dy = workspace.stack("dy", like, *self.x_shape)
-        self.din_BMF = buffer("din", self.places, self.F)
-        self.din_MF = self.din_BMF.flatten(0, 1)
-        self.din_outside = self.din_BMF[:, outside]
-        self.dz_BTI = self.din_BMF[:, self.chunks, :inner]
-        self.draw_BZHQ = self.steps(self.din_BMF)
-        self.din_taps = self.taps(self.din_BMF)
-        self.dpre_BTE = buffer("written", Z * Q, self.E)  # one of the scan's, too
-        self.dpre_TE = self.dpre_BTE.flatten(0, 1)
-        self.dpre_parts = self.parts(self.dpre_BTE)
+
+    def buffer(self, name: str, *size: int) -> Tensor:
+        """A buffer of this size for each row."""
+        return workspace(name, self._like, self.count, *size)
+
+    def wide(self, name: str) -> tuple[Tensor, Tensor]:
+        """A buffer [B, Z * Q, I], also seen as [B, Z, H, Q, P]."""
+        wide_BTI = self.buffer(name, self.Z * self.Q, self.shape.d_inner)
+        return wide_BTI, self.split(wide_BTI, 0, self.shape.nheads, self.shape.headdim)
+
+    def by_group(self, wide_BTI: Tensor) -> Tensor:
+        """[B, Z * Q, I] seen as [B, Z * Q, G, I / G]."""
+        view: Tensor = wide_BTI.unflatten(-1, (self.shape.ngroups, -1))
+        return view
 
     def split(self, wide_BTX: Tensor, first: int, parts: int, width: int) -> Tensor:
         """Some columns of [B, Z * Q, X] from the first on, seen as [B, Z, parts, Q, width]."""
@@ -137,9 +130,43 @@ class Room:
         return seen[::-1] if self.reverse else seen
 
 
-def of(shape: MixerShape, like: Tensor, piece: Piece, *, reverse: bool) -> Room:
+class BackRoom(Room):
+    """What the pass backwards needs as well: the derivatives by what the room has, by d and its name.
+
+    product: of two of them, and then of others; outside: the places that are not of the chunks.
+    """
+
+    def __init__(
+        self, shape: MixerShape, like: Tensor, count: int, Z: int, Q: int, reverse: bool
+    ) -> None:
+        super().__init__(shape, like, count, Z, Q, reverse)
+        outside = slice(Z * Q, None) if reverse else slice(0, self.halo)
+        self.dgated_BTI, self.dgated_BZHQP = self.wide("dx")  # the scan's, as those above
+        self.product_BTI, self.product_BZHQP = self.wide("pairs")
+        self.dgated_TI = self.dgated_BTI.flatten(0, 1)
+        self.dgated_BTGC, self.product_BTGC = (
+            self.by_group(wide_BTI) for wide_BTI in (self.dgated_BTI, self.product_BTI)
+        )
+        self.dy = workspace.stack("dy", self._like, *self.x_shape)
+        self.din_BMF = self.buffer("din", self.places, self.F)
+        self.din_MF = self.din_BMF.flatten(0, 1)
+        self.din_outside = self.din_BMF[:, outside]
+        self.dz_BTI = self.din_BMF[:, self.chunks, : shape.d_inner]
+        self.draw_BZHQ = self.steps(self.din_BMF)
+        self.din_taps = self.taps(self.din_BMF)
+        self.dpre_BTE = self.buffer("written", Z * Q, self.E)  # the scan's, too
+        self.dpre_TE = self.dpre_BTE.flatten(0, 1)
+        self.dpre_parts = self.parts(self.dpre_BTE)
+
+
+R = TypeVar("R", bound=Room)
+
+
+def of(kind: type[R], shape: MixerShape, like: Tensor, piece: Piece, *, reverse: bool) -> R:
     """The room for a tile, the same one for all of its size; ``like`` is the block's input."""
     size = (piece.count, piece.chunks, piece.chunk)
     return workspace.remembered(
-        (shape, like.shape[-1], size, reverse), like, lambda: Room(shape, like, *size, reverse)
+        (kind, shape, like.shape[-1], size, reverse),
+        like,
+        lambda: kind(shape, like, *size, reverse),
     )
