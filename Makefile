@@ -7,7 +7,7 @@ SLOW := build/slow
 AUDIT := build/audit
 TARGET ?= results/finetuned/mamba2_eeg_d256_l2_m50_mae_finetuned_best.pt
 
-.PHONY: demo test env lint dag docs bench bench-engine bench-statistics bench-scale clean-env test-unit test-dag test-e2e test-faults test-cluster test-slow audit
+.PHONY: demo test env lint dag docs bench bench-engine bench-statistics bench-scale clean-env test-unit test-dag test-e2e test-faults test-cluster test-slow test-gpu audit
 
 demo: env
 	$(BIN)/snakemake --cores $(CORES) $(TARGET)
@@ -37,6 +37,12 @@ $(AUDIT)/.made:
 # A real SLURM of one node from Debian's packages: as root, on a machine without a SLURM of its own.
 test-cluster: env
 	$(BIN)/python -m pytest tests/cluster -m cluster
+
+# On a CUDA device: trainings, what judges them, and mamba-ssm's kernels if they are installed. Fails where
+# there is no device. Not in CI, which pretends one (tests/pretended).
+test-gpu: env
+	$(BIN)/python -m pytest tests/unit/nn/test_backends.py
+	REMIT_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/unit/training tests/unit/evaluation -m "not slow"
 
 # What takes minutes; then mamba-ssm's own kernels under Triton's interpreter, in an environment that
 # borrows the other one.

@@ -293,7 +293,7 @@ def test_what_is_kept_of_the_tokens_gives_the_figures_of_all_tokens(trained):
     people = module.people_of(backbone, dataset, sorted(PEOPLE)[:5], 4)
     resampling = Resampling(5, 100, np.random.default_rng(0))
     found = embedding_figures(embed(backbone, people, backbone.encoder), resampling)
-    tokens = [backbone.tokens(p.samples_NKCS, p.valid_NK).double().numpy() for p in people]
+    tokens = [backbone.tokens(p.samples_NKCS, p.valid_NK).double().cpu().numpy() for p in people]
     weights = [p.valid_NK / p.valid_NK.sum() for p in people]
     shown = list(zip(tokens, weights, strict=True))
     centre = np.mean([(t.mean(2) * w[..., None]).sum((0, 1)) for t, w in shown], axis=0)

@@ -1,5 +1,6 @@
 """A tiny primary dataset with its split, made without any recording file."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,10 @@ MODEL = {
 RULE_MODEL = {**MODEL, "token_spectrum_hz": 12.0}
 NAME = ModelName(16, 1, 40, "mae")
 SEQUENCES = Sequences(token_seconds=0.5, context_windows=2)
-QUIET = Execution(device="cpu", mlflow=False, training_threads=1)
+# As `make test-gpu` and tests/pretended say.
+DEVICE = os.environ.get("REMIT_TEST_DEVICE", "cpu")
+QUIET = Execution(device=DEVICE, mlflow=False, training_threads=1)
+on_cpu = pytest.mark.skipif(DEVICE != "cpu", reason="is about the CPU")
 
 
 def make_dataset(
@@ -143,7 +147,7 @@ class Bench:
     split: Path
     sequences: Sequences = SEQUENCES
 
-    def pretrain_settings(self, **options):
+    def pretrain_settings(self, model=RULE_MODEL, **options):
         given = {
             "epochs": 3,
             "least_steps": 0,
@@ -157,7 +161,7 @@ class Bench:
             given["extra_cohorts"] = ["whose_files_are_given"]
         return PretrainSettings(
             result_version="t",
-            model=RULE_MODEL,
+            model=model,
             sequences=self.sequences,
             pretraining=Pretraining(**given),
         )

@@ -27,6 +27,7 @@ from tests.unit.training.conftest import (
     RULE_MODEL,
     SEQUENCES,
     make_dataset,
+    on_cpu,
 )
 from tests.unit.training.test_training import CPU, changed, uneven
 
@@ -119,6 +120,7 @@ def test_the_file_says_whose_and_of_whom_it_is(trained, tmp_path):
     assert said["transductive"] is False and said["repeat"] is said["fold"] is None
 
 
+@on_cpu
 def test_two_runs_and_any_threads_give_the_same_bytes(trained, tmp_path):
     made, backbone = trained
     one = tmp_path / "one.parquet"

@@ -14,7 +14,7 @@ from remit.errors import RemitError
 from remit.training import launcher
 from remit.training.ranks import Ranks, count_ranks, threads_of
 from tests.conftest import run
-from tests.unit.training.conftest import NAME
+from tests.unit.training.conftest import NAME, on_cpu
 
 # Sums of gradients in float32 in another order, over some twenty steps: 2e-7 was seen.
 TOLERANCE = 1e-5
@@ -49,6 +49,7 @@ def worst(one, other):
     )
 
 
+@on_cpu
 def test_one_rank_and_two_agree(trained):
     """19 sequences in batches of 3: shares of 2 and 1, and a last batch in which one has nothing."""
     bench, _ = trained

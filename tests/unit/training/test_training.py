@@ -25,6 +25,7 @@ from remit.training.pretrain import keep_aside, learning_rate, run_name
 from remit.training.runtime import seed_all
 from tests.unit.training.conftest import (
     CHANNELS,
+    DEVICE,
     MODEL,
     NAME,
     PEOPLE,
@@ -616,7 +617,7 @@ def test_an_mlflow_server_that_refuses_stops_nothing_and_changes_nothing(
 ):
     made, backbone = trained
     monkeypatch.chdir(tmp_path)
-    dead = Execution(device="cpu", mlflow_uri="http://127.0.0.1:9")
+    dead = Execution(device=DEVICE, training_threads=1, mlflow_uri="http://127.0.0.1:9")
     one, lines = made.finetune(backbone, tmp_path / "one.pt", execution=dead)
     assert sum("warning: MLflow could not" in line for line in lines) == 1
     two, _ = made.finetune(backbone, tmp_path / "two.pt")

@@ -1,0 +1,227 @@
+"""Tensors that say they are on CUDA and compute on the CPU.
+
+What a real device refuses is refused: operands on different devices, numpy's look at its memory, and,
+where algorithms have to be deterministic, what has no such code on CUDA. Speed, memory, streams and the
+last digits of CUDA's own kernels are not to be learned here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+SOURCE = Path(__file__).with_name("cuda.cpp")
+
+
+def load(folder: Path) -> None:
+    """Compile and load what stands in for PyTorch's CUDA; torch must not have been imported."""
+    spec = find_spec("torch")
+    assert spec and spec.origin
+    torch_folder = Path(spec.origin).parent
+    library, libraries = folder / "cuda.so", torch_folder / "lib"
+    command = [
+        "g++",
+        "-std=c++20",
+        "-shared",
+        "-fPIC",
+        f"-I{torch_folder / 'include'}",
+        str(SOURCE),
+    ]
+    command += [
+        "-o",
+        str(library),
+        f"-L{libraries}",
+        "-lc10",
+        "-ltorch_cpu",
+        f"-Wl,-rpath,{libraries}",
+    ]
+    subprocess.run(command, check=True, timeout=300)
+    ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+
+
+def install() -> None:
+    """Let torch find one CUDA device, for good."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves, tree_map
+
+    aten = torch.ops.aten
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+
+    class OnCuda(torch.Tensor):
+        """A tensor of the CPU that says it is on the device."""
+
+        inner: torch.Tensor
+
+        @staticmethod
+        def __new__(cls, inner: torch.Tensor) -> OnCuda:
+            made = torch.Tensor._make_wrapper_subclass(
+                cls,
+                inner.shape,
+                strides=inner.stride(),
+                storage_offset=inner.storage_offset(),
+                dtype=inner.dtype,
+                device=cuda,
+            )
+            made.inner = inner
+            return made
+
+        def __repr__(self, *, tensor_contents: Any = None) -> str:
+            return f"{self.inner!r} on cuda"
+
+        def __getitem__(self, index: Any) -> Any:
+            return super().__getitem__(tensors(index))
+
+        def __setitem__(self, index: Any, value: Any) -> None:
+            super().__setitem__(tensors(index), value)
+
+        def tolist(self) -> Any:
+            return self.cpu().tolist()
+
+        def numpy(self, *, force: bool = False) -> Any:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            return self.inner.__reduce_ex__(protocol)  # as map_location="cpu" reads it back
+
+        @classmethod
+        def __torch_dispatch__(
+            cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            return run(operation, args, kwargs or {})
+
+    def tensors(index: Any) -> Any:
+        """An index with tensors for lists, from which PyTorch makes them where no mode sees it."""
+        if isinstance(index, list):
+            return torch.tensor(index)
+        return tuple(map(tensors, index)) if isinstance(index, tuple) else index
+
+    def run(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        given = [part for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor)]
+        ours = [part for part in given if isinstance(part, OnCuda)]
+        target = kwargs.get("device")
+        if target is not None:
+            target = torch.device(target)
+        if not ours and (target is None or target.type == "cpu"):
+            return operation(*args, **kwargs)
+        packet = operation.overloadpacket
+        if ours:
+            check_devices(packet, given, args)
+        check_deterministic(packet, args, kwargs)
+        known = {id(part.inner): part for part in ours}
+
+        def down(value: Any) -> Any:
+            if isinstance(value, OnCuda):
+                return value.inner
+            return cpu if isinstance(value, torch.device) else value
+
+        out = operation(*tree_map(down, args), **tree_map(down, dict(kwargs)))
+        if (target is not None and target.type == "cpu") or (
+            packet is aten.copy_ and not isinstance(args[0], OnCuda)
+        ):
+            return out
+
+        def up(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return known[id(value)] if id(value) in known else OnCuda(value)
+            return value
+
+        return tree_map(up, out)
+
+    def check_devices(packet: Any, given: list[torch.Tensor], args: tuple[Any, ...]) -> None:
+        others = [part for part in given if not isinstance(part, OnCuda) and part.dim()]
+        if packet in (aten._to_copy, aten.copy_):
+            return
+        if packet in (aten.index, aten.index_put, aten.index_put_) and isinstance(args[0], OnCuda):
+            return  # of CUDA tensors by indices on the CPU: allowed
+        if others:
+            raise RuntimeError(
+                f"{packet}: expected all tensors to be on the same device, but found at least two devices, "
+                "cuda:0 and cpu!"
+            )
+
+    # Those of torch.use_deterministic_algorithms.__doc__ that throw on CUDA, but for cumsum: since
+    # pytorch/pytorch#140887 that has deterministic code, which the text of torch 2.13 does not know.
+    throws: dict[Any, Callable[..., bool]] = {
+        aten.put_: lambda *a, **k: True,
+        aten.histc: lambda *a, **k: True,
+        aten.bincount: lambda *a, **k: len(a) > 1 and a[1] is not None,
+        aten.median: lambda *a, **k: len(a) > 1,
+        aten.nll_loss2d_forward: lambda *a, **k: True,
+        aten.adaptive_max_pool2d_backward: lambda *a, **k: True,
+        aten._adaptive_avg_pool2d_backward: lambda *a, **k: True,
+        aten.avg_pool3d_backward: lambda *a, **k: True,
+        aten.reflection_pad1d_backward: lambda *a, **k: True,
+        aten.reflection_pad2d_backward: lambda *a, **k: True,
+        aten.upsample_linear1d_backward: lambda *a, **k: True,
+        aten.upsample_bilinear2d_backward: lambda *a, **k: True,
+        aten.scatter_reduce: lambda *a, **k: "prod" in a,
+        aten.scatter_reduce_: lambda *a, **k: "prod" in a,
+    }
+
+    def check_deterministic(packet: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        wrong = throws.get(packet)
+        if torch.are_deterministic_algorithms_enabled() and wrong and wrong(*args, **kwargs):
+            raise RuntimeError(f"{packet} does not have a deterministic implementation")
+
+    class Device(TorchDispatchMode):
+        """Makes tensors on the device, and moves them there."""
+
+        def __torch_dispatch__(
+            self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            return run(operation, args, kwargs or {})
+
+    said = {
+        "_lazy_init": lambda: None,
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "set_device": lambda _: None,
+        "is_bf16_supported": lambda including_emulation=True: True,
+        "get_device_capability": lambda device=None: (9, 0),
+        "get_device_name": lambda device=None: "pretended",
+        "get_device_properties": lambda device=None: SimpleNamespace(
+            name="pretended", total_memory=2**33, major=9, minor=0
+        ),
+        "empty_cache": lambda: None,
+        "synchronize": lambda device=None: None,
+        "manual_seed_all": lambda seed: None,
+        "get_rng_state": lambda device=None: torch.get_rng_state(),
+        "set_rng_state": lambda state, device=None: None,
+    }
+    for name, answer in said.items():
+        setattr(torch.cuda, name, answer)
+    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
+    # Tensors of another class cannot be views of others in inference mode.
+    torch.inference_mode = lambda mode=True: (
+        torch.set_grad_enabled(False) if mode else nullcontext()
+    )
+    keep_marks(torch)
+    torch._C._set_only_lift_cpu_tensors(
+        True
+    )  # torch.tensor: first here, then moved, where a mode sees it
+    Device().__enter__()
+
+
+def keep_marks(torch: Any) -> None:
+    """Modules that are moved get other parameters here; what was said of the old ones is said of them."""
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    apply = torch.nn.Module._apply
+
+    def applied(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(self._parameters)
+        apply(self, *args, **kwargs)
+        for name, parameter in before.items():
+            if parameter is not None:
+                marks = {k: v for k, v in vars(parameter).items() if k != "inner"}
+                vars(self._parameters[name]).update(marks)
+        return self
+
+    torch.nn.Module._apply = applied
