@@ -38,10 +38,10 @@ $(AUDIT)/.made:
 test-cluster: env
 	$(BIN)/python -m pytest tests/cluster -m cluster
 
-# On a CUDA device: trainings, what judges them, and mamba-ssm's kernels if they are installed. Fails where
-# there is no device. Not in CI, which pretends one (tests/pretended).
+# On a CUDA device: remit against the CPU, trainings and what judges them, and mamba-ssm's kernels if they are
+# installed. Fails where there is no device. Not in CI, which pretends one (tests/pretended).
 test-gpu: env
-	$(BIN)/python -m pytest tests/unit/nn/test_backends.py
+	$(BIN)/python -m pytest tests/pretended/inside_cuda.py tests/unit/nn/test_backends.py
 	REMIT_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/unit/training tests/unit/evaluation -m "not slow"
 
 # What takes minutes; then mamba-ssm's own kernels under Triton's interpreter, in an environment that

@@ -6,10 +6,18 @@ from pathlib import Path
 
 from tests.pretended import device
 
+CANNOT = 77
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        device.load(Path(folder))
-        device.install()
+        try:
+            device.load(Path(folder))
+        except device.CannotPretendError as error:
+            print(f"no device can be pretended: {error}")
+            sys.exit(CANNOT)
+        operations = device.install()
         import pytest
 
-        sys.exit(pytest.main([*sys.argv[1:], "-p", "no:cacheprovider"]))
+        code = pytest.main([*sys.argv[1:], "-p", "no:cacheprovider"])
+        print(f"{operations()} operations on the device")
+        sys.exit(code)

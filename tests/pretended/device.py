@@ -1,14 +1,17 @@
 """Tensors that say they are on CUDA and compute on the CPU.
 
-What a real device refuses is refused: operands on different devices, numpy's look at its memory, and,
-where algorithms have to be deterministic, what has no such code on CUDA. Speed, memory, streams and the
-last digits of CUDA's own kernels are not to be learned here.
+What a real device refuses is refused: operands on different devices, random numbers of the CPU's generator,
+numpy's look at its memory, and, where algorithms have to be deterministic, what remit could meet that has
+no such code on CUDA. Not to be learned here: speed, memory, streams, inference mode (which is that of no
+gradient), CUDA's random numbers, and the last digits of its kernels. Only the thread that installs it, and
+autograd's, can bring tensors there.
 """
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -19,12 +22,24 @@ from typing import Any
 SOURCE = Path(__file__).with_name("cuda.cpp")
 
 
+class CannotPretendError(Exception):
+    """Why there can be no pretended device here."""
+
+
 def load(folder: Path) -> None:
-    """Compile and load what stands in for PyTorch's CUDA; torch must not have been imported."""
+    """Compile and load what stands in for PyTorch's CUDA; torch must not have been imported.
+
+    Raises :class:`CannotPretendError` where PyTorch has CUDA of its own, or nothing compiles.
+    """
     spec = find_spec("torch")
     assert spec and spec.origin
     torch_folder = Path(spec.origin).parent
     library, libraries = folder / "cuda.so", torch_folder / "lib"
+    if sys.platform != "linux" or [
+        *libraries.glob("libtorch_cuda*"),
+        *libraries.glob("libtorch_hip*"),
+    ]:
+        raise CannotPretendError("needs Linux and a build of torch without CUDA or ROCm")
     command = [
         "g++",
         "-std=c++20",
@@ -41,12 +56,16 @@ def load(folder: Path) -> None:
         "-ltorch_cpu",
         f"-Wl,-rpath,{libraries}",
     ]
-    subprocess.run(command, check=True, timeout=300)
+    try:
+        subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", "") or str(error)
+        raise CannotPretendError(f"needs a compiler for C++20; {said.splitlines()[0]}") from None
     ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 
-def install() -> None:
-    """Let torch find one CUDA device, for good."""
+def install() -> Callable[[], int]:
+    """Let torch find one CUDA device, for good; returns what counts the operations on it."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves, tree_map
@@ -54,10 +73,17 @@ def install() -> None:
     aten = torch.ops.aten
     cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
 
+    operations = 0
+
     class OnCuda(torch.Tensor):
         """A tensor of the CPU that says it is on the device."""
 
         inner: torch.Tensor
+
+        def _no_data(self, _value: Any) -> None:
+            raise NotImplementedError("a pretended tensor cannot be given other data")
+
+        data = property(lambda self: self.detach(), _no_data)
 
         @staticmethod
         def __new__(cls, inner: torch.Tensor) -> OnCuda:
@@ -110,9 +136,14 @@ def install() -> None:
             target = torch.device(target)
         if not ours and (target is None or target.type == "cpu"):
             return operation(*args, **kwargs)
+        nonlocal operations
+        operations += 1
         packet = operation.overloadpacket
         if ours:
-            check_devices(packet, given, args)
+            check_devices(operation, args, kwargs)
+        generator = kwargs.get("generator")
+        if generator is not None and generator.device.type == "cpu":
+            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
         check_deterministic(packet, args, kwargs)
         known = {id(part.inner): part for part in ours}
 
@@ -128,26 +159,43 @@ def install() -> None:
             return out
 
         def up(value: Any) -> Any:
-            if isinstance(value, torch.Tensor):
-                return known[id(value)] if id(value) in known else OnCuda(value)
-            return value
+            if not isinstance(value, torch.Tensor):
+                return value
+            made = known.get(id(value))
+            if made is None:
+                return OnCuda(value)
+            if (made.shape, made.stride()) != (value.shape, value.stride()):
+                raise NotImplementedError(f"{packet} changed the shape of a pretended tensor")
+            return made
 
         return tree_map(up, out)
 
-    def check_devices(packet: Any, given: list[torch.Tensor], args: tuple[Any, ...]) -> None:
-        others = [part for part in given if not isinstance(part, OnCuda) and part.dim()]
+    # Where a number on the CPU may stand beside tensors on the device, other than in pointwise operations.
+    takes_numbers = {aten.where, aten.masked_fill, aten.masked_fill_, aten.fill, aten.fill_}
+    by_index = {aten.index, aten.index_put, aten.index_put_}
+
+    def check_devices(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        packet = operation.overloadpacket
         if packet in (aten._to_copy, aten.copy_):
             return
-        if packet in (aten.index, aten.index_put, aten.index_put_) and isinstance(args[0], OnCuda):
-            return  # of CUDA tensors by indices on the CPU: allowed
-        if others:
+        looked_at: Any = (args, kwargs)
+        if packet in by_index and isinstance(args[0], OnCuda):
+            looked_at = (args[0], args[2:], kwargs)  # its indices may be on the CPU
+        others = [
+            part
+            for part in tree_leaves(looked_at)
+            if isinstance(part, torch.Tensor) and not isinstance(part, OnCuda)
+        ]
+        numbers = torch.Tag.pointwise in operation.tags or packet in takes_numbers | by_index
+        written = [kwargs.get("out"), args[0] if packet.__name__.endswith("_") else None]
+        if any(part.dim() or not numbers or any(part is to for to in written) for part in others):
             raise RuntimeError(
                 f"{packet}: expected all tensors to be on the same device, but found at least two devices, "
                 "cuda:0 and cpu!"
             )
 
-    # Those of torch.use_deterministic_algorithms.__doc__ that throw on CUDA, but for cumsum: since
-    # pytorch/pytorch#140887 that has deterministic code, which the text of torch 2.13 does not know.
+    # What remit could meet of torch.use_deterministic_algorithms.__doc__ that throws on CUDA, but for
+    # cumsum: since pytorch/pytorch#140887 that has deterministic code, unknown to the text of torch 2.13.
     throws: dict[Any, Callable[..., bool]] = {
         aten.put_: lambda *a, **k: True,
         aten.histc: lambda *a, **k: True,
@@ -204,10 +252,10 @@ def install() -> None:
         torch.set_grad_enabled(False) if mode else nullcontext()
     )
     keep_marks(torch)
-    torch._C._set_only_lift_cpu_tensors(
-        True
-    )  # torch.tensor: first here, then moved, where a mode sees it
+    # torch.tensor makes its tensor here then, and moves it where a mode sees it.
+    torch._C._set_only_lift_cpu_tensors(True)
     Device().__enter__()
+    return lambda: operations
 
 
 def keep_marks(torch: Any) -> None:

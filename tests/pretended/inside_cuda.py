@@ -1,4 +1,4 @@
-"""remit where a CUDA device is pretended, against the CPU. Run by test_pretended_cuda.py; see device.py."""
+"""remit on CUDA against the CPU: on a pretended device (device.py), or by `make test-gpu` on a real one."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import nn
 
 from remit import doctor
 from remit.config import Execution
+from remit.nn import tiles
 from remit.nn.mamba2 import BidirectionalMamba2, Mamba2
 from remit.nn.ssd import plain_scan
 from remit.training import checkpoint
@@ -13,7 +14,8 @@ from remit.training.runtime import prepare
 from tests.unit.training.conftest import PEOPLE, RULE_MODEL, Bench, make_dataset, split_of
 
 CPU = Execution(device="cpu", mlflow=False, training_threads=1)
-CUDA = Execution(device="auto", mlflow=False, training_threads=1)
+# remit's own code: mamba-ssm's kernels multiply as TF32, and have tests of their own.
+CUDA = Execution(device="auto", backend="torch", mlflow=False, training_threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -34,20 +36,29 @@ def test_what_cuda_refuses_is_refused():
         lambda: nn.Linear(4, 2)(there),
         lambda: torch.where(there > 0, there, here),
         lambda: here[there[0].long()],
+        lambda: there.index_put_((torch.tensor([0]),), here[:1]),
+        lambda: torch.stack([torch.tensor(1.0), there[0, 0]]),
+        lambda: torch.tensor(1.0).add_(there[0, 0]),
+        lambda: nn.functional.cross_entropy(there[0], torch.tensor(1)),
+        lambda: there[0].gather(0, torch.tensor(1)),
     ):
         with pytest.raises(RuntimeError, match="same device"):
             action()
     for action in (lambda: there.median(dim=1), lambda: there.histc()):
         with pytest.raises(RuntimeError, match="deterministic"):
             action()
+    with pytest.raises(RuntimeError, match="generator"):
+        torch.randn(3, device="cuda", generator=torch.Generator())
     with pytest.raises(TypeError, match="numpy"):
         there.numpy()
     assert torch.equal((there + torch.tensor(1.0)).cpu(), here + 1)  # a number may be anywhere
     assert there.cumsum(0)[-1].tolist() == [3.0] * 4
+    there[torch.tensor([0, 2])] = 5.0  # and indices of a device's tensor, too
+    assert there[:, 0].tolist() == [5.0, 1.0, 5.0]
 
 
-def compared(function, inputs, modules=None):
-    """Output and gradients of a function on the CPU and on the device, made equal."""
+def compared(function, inputs, modules=None, within=1e-5):
+    """Output and gradients on the CPU and on the device differ by no more than a part of the largest."""
     found = []
     for which, device in enumerate(("cpu", "cuda")):
         given = [part.detach().to(device, copy=True).requires_grad_() for part in inputs]
@@ -60,13 +71,17 @@ def compared(function, inputs, modules=None):
         found.append([out, *(part.grad for part in (*given, *weights))])
     for one, other in zip(*found, strict=True):
         assert other.is_cuda
-        torch.testing.assert_close(other.detach().cpu(), one.detach(), rtol=1e-4, atol=1e-4)
+        assert other.shape == one.shape
+        far = (other.detach().cpu() - one.detach()).abs().max().item()
+        assert far <= within * one.detach().abs().max().item()
 
 
+@pytest.mark.parametrize("tile", [64, tiles.TILE_TOKENS_CUDA])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("make", [Mamba2, BidirectionalMamba2])
 @pytest.mark.parametrize("lengths", [None, [150, 3, 77]])
-def test_the_block_agrees_with_the_cpu(make, lengths, precision):
+def test_the_block_agrees_with_the_cpu(make, lengths, precision, tile, monkeypatch):
+    monkeypatch.setattr(tiles, "TILE_TOKENS_CUDA", tile)
     torch.manual_seed(0)
     here, there = (make(32, d_state=16, headdim=16, chunk_size=16) for _ in range(2))
     there.load_state_dict(here.state_dict())
@@ -79,7 +94,9 @@ def test_the_block_agrees_with_the_cpu(make, lengths, precision):
         lengths_B = None if lengths is None else torch.tensor(lengths, device=device)
         return (here, there)[which](u_BTD, lengths_B)
 
-    compared(forward, [torch.randn(3, 150, 32)], (here, there))
+    # Sums of rounded factors in another order are rounded otherwise, by a few of the last digits of bfloat16.
+    within = 1e-5 if precision == "float32" else 2e-2
+    compared(forward, [torch.randn(3, 150, 32)], (here, there), within)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -103,9 +120,16 @@ def bench(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("precision", "within"), [("float32", 1e-4), ("bfloat16", 2e-2)])
-def test_the_trainings_agree_with_the_cpu(bench, tmp_path, precision, within):
+def test_the_trainings_agree_with_the_cpu(bench, tmp_path, precision, within, monkeypatch):
     """Backbone and classifier, each judged by its own history; their files say where they were made."""
-    found = []
+    found, written = [], []
+    save = torch.save
+
+    def looked_at(content, *args, **kwargs):
+        written.extend(content.get("state_dict", {}).values())
+        save(content, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", looked_at)
     model = RULE_MODEL | {"precision": precision}
     for execution, device in ((CPU, "cpu"), (CUDA, "cuda")):
         place = tmp_path / device
@@ -121,14 +145,17 @@ def test_the_trainings_agree_with_the_cpu(bench, tmp_path, precision, within):
             backbone, place / "tuned.pt", execution=execution, model=model, freeze_backbone=False
         )
         found.append([checkpoint.load(backbone, "pretrained"), checkpoint.load(tuned, "finetuned")])
+    assert written and not any(
+        tensor.is_cuda for tensor in written
+    )  # a machine without it reads them
     for here, there in zip(*found, strict=True):
         assert (here["device"], there["device"]) == ("cpu", "cuda")
-        assert not any(tensor.is_cuda for tensor in there["state_dict"].values())
         for one, other in zip(here["history"], there["history"], strict=True):
             assert other == pytest.approx(one, rel=within, abs=within)
 
 
 def test_the_doctor_sees_the_device(monkeypatch):
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    if torch.version.cuda is None:
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
     shown = doctor.lines(doctor.examine(CUDA))
-    assert any("pretended" in line for line in shown), shown
+    assert any(torch.cuda.get_device_name() in line for line in shown), shown

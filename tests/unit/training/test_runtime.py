@@ -72,7 +72,10 @@ def test_bfloat16_rounds_products_and_keeps_parameters_in_float32(bench):
     given = {"pooled_weight": 0.3, "latent_weight": 0.3}
     exact, sequences = reconstruction(bench, **given)
     half, _ = reconstruction(bench, precision="bfloat16", **given)
-    batch = exact.masked_batch(read_of(sequences, np.arange(7)), (0, 1), CPU)
+    device = torch.device(DEVICE)
+    exact.to(device)
+    half.to(device)
+    batch = exact.masked_batch(read_of(sequences, np.arange(7)), (0, 1), device)
     loss, gradients = step_of(exact, batch)
     rounded, found = step_of(half, batch)
     assert rounded == pytest.approx(loss, rel=5e-3) and rounded != loss
