@@ -40,6 +40,7 @@ from remit.files import write_json  # noqa: E402
 from remit.naming import ModelName  # noqa: E402
 from remit.training.data import random_twin  # noqa: E402
 from remit.training.pretrain import PretrainSettings, pretrain  # noqa: E402
+from remit.training.reconstruction import block_steps  # noqa: E402
 from remit.training.runtime import seed_all  # noqa: E402
 from tests.conftest import SHARED_DATA, snakemake  # noqa: E402
 
@@ -196,13 +197,11 @@ def judged(
     resampling = Resampling(len(people), options.resamples, np.random.default_rng(0))
     found: dict[str, Any] = {"people": [person.name for person in people], "errors": {}}
     trained = backbone.task.block_steps
-    step_seconds = backbone.sequences.token_seconds
     for kind, (fraction, seconds) in KINDS.items():
         chosen = backbone.task.single_channel_fraction if fraction is None else fraction
-        backbone.task.block_steps = trained
-        if seconds is not None:
-            low, high = (max(1, round(each / step_seconds)) for each in seconds)
-            backbone.task.block_steps = low, high
+        backbone.task.block_steps = (
+            block_steps(seconds, backbone.sequences.token_seconds) if seconds else trained
+        )
         errors, alike = masked_errors(backbone, people, rivals, options, kind, chosen)
         found["errors"][kind] = {
             what: {
@@ -342,8 +341,7 @@ def table(folder: Path) -> None:
     """Markdown, one row per variant that has all folds or says how many."""
     for cohort in COHORTS:
         found: dict[str, list[dict[str, Any]]] = {}
-        for file in sorted((folder / cohort / "runs").glob("*/judged.json")):
-            each = json.loads(file.read_text())
+        for each in judgements(folder, cohort):
             found.setdefault(each["name"], []).append(each)
         if not found:
             continue
@@ -373,11 +371,16 @@ def table(folder: Path) -> None:
             )
 
 
+def judgements(folder: Path, cohort: str) -> list[dict[str, Any]]:
+    """What was found of a cohort so far."""
+    files = sorted((folder / cohort / "runs").glob("*/judged.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
 def compare(folder: Path, cohort: str, one: str, other: str) -> None:
     """1 - error of one variant / error of the other, the same people and masks: above 0 one is better."""
     found: dict[str, dict[int, dict[str, Any]]] = {one: {}, other: {}}
-    for file in sorted((folder / cohort / "runs").glob("*/judged.json")):
-        each = json.loads(file.read_text())
+    for each in judgements(folder, cohort):
         if each["name"] in found:
             found[each["name"]][each["fold"]] = each
     folds = sorted(set(found[one]) & set(found[other]))

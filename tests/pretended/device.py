@@ -144,7 +144,7 @@ def install() -> Callable[[], int]:
         generator = kwargs.get("generator")
         if generator is not None and generator.device.type == "cpu":
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
-        check_deterministic(packet, args, kwargs)
+        check_deterministic(packet, args)
         known = {id(part.inner): part for part in ours}
 
         def down(value: Any) -> Any:
@@ -196,26 +196,29 @@ def install() -> Callable[[], int]:
 
     # What remit could meet of torch.use_deterministic_algorithms.__doc__ that throws on CUDA, but for
     # cumsum: since pytorch/pytorch#140887 that has deterministic code, unknown to the text of torch 2.13.
-    throws: dict[Any, Callable[..., bool]] = {
-        aten.put_: lambda *a, **k: True,
-        aten.histc: lambda *a, **k: True,
-        aten.bincount: lambda *a, **k: len(a) > 1 and a[1] is not None,
-        aten.median: lambda *a, **k: len(a) > 1,
-        aten.nll_loss2d_forward: lambda *a, **k: True,
-        aten.adaptive_max_pool2d_backward: lambda *a, **k: True,
-        aten._adaptive_avg_pool2d_backward: lambda *a, **k: True,
-        aten.avg_pool3d_backward: lambda *a, **k: True,
-        aten.reflection_pad1d_backward: lambda *a, **k: True,
-        aten.reflection_pad2d_backward: lambda *a, **k: True,
-        aten.upsample_linear1d_backward: lambda *a, **k: True,
-        aten.upsample_bilinear2d_backward: lambda *a, **k: True,
-        aten.scatter_reduce: lambda *a, **k: "prod" in a,
-        aten.scatter_reduce_: lambda *a, **k: "prod" in a,
+    throws = {
+        aten.put_,
+        aten.histc,
+        aten.nll_loss2d_forward,
+        aten.adaptive_max_pool2d_backward,
+        aten._adaptive_avg_pool2d_backward,
+        aten.avg_pool3d_backward,
+        aten.reflection_pad1d_backward,
+        aten.reflection_pad2d_backward,
+        aten.upsample_linear1d_backward,
+        aten.upsample_bilinear2d_backward,
+    }
+    throws_where: dict[Any, Callable[[tuple[Any, ...]], bool]] = {
+        aten.bincount: lambda args: len(args) > 1 and args[1] is not None,  # with weights
+        aten.median: lambda args: len(args) > 1,  # along a dimension
+        aten.scatter_reduce: lambda args: "prod" in args,
+        aten.scatter_reduce_: lambda args: "prod" in args,
     }
 
-    def check_deterministic(packet: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        wrong = throws.get(packet)
-        if torch.are_deterministic_algorithms_enabled() and wrong and wrong(*args, **kwargs):
+    def check_deterministic(packet: Any, args: tuple[Any, ...]) -> None:
+        if not torch.are_deterministic_algorithms_enabled():
+            return
+        if packet in throws or (packet in throws_where and throws_where[packet](args)):
             raise RuntimeError(f"{packet} does not have a deterministic implementation")
 
     class Device(TorchDispatchMode):
@@ -230,19 +233,13 @@ def install() -> Callable[[], int]:
         "_lazy_init": lambda: None,
         "is_available": lambda: True,
         "device_count": lambda: 1,
-        "current_device": lambda: 0,
-        "set_device": lambda _: None,
         "is_bf16_supported": lambda including_emulation=True: True,
-        "get_device_capability": lambda device=None: (9, 0),
         "get_device_name": lambda device=None: "pretended",
         "get_device_properties": lambda device=None: SimpleNamespace(
             name="pretended", total_memory=2**33, major=9, minor=0
         ),
         "empty_cache": lambda: None,
-        "synchronize": lambda device=None: None,
         "manual_seed_all": lambda seed: None,
-        "get_rng_state": lambda device=None: torch.get_rng_state(),
-        "set_rng_state": lambda state, device=None: None,
     }
     for name, answer in said.items():
         setattr(torch.cuda, name, answer)

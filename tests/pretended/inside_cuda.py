@@ -22,8 +22,6 @@ CUDA = Execution(device="auto", backend="torch", mlflow=False, training_threads=
 def deterministic():
     """As every training is; 'auto' finds the device."""
     assert prepare(CUDA).type == "cuda"
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def test_what_cuda_refuses_is_refused():
@@ -145,9 +143,8 @@ def test_the_trainings_agree_with_the_cpu(bench, tmp_path, precision, within, mo
             backbone, place / "tuned.pt", execution=execution, model=model, freeze_backbone=False
         )
         found.append([checkpoint.load(backbone, "pretrained"), checkpoint.load(tuned, "finetuned")])
-    assert written and not any(
-        tensor.is_cuda for tensor in written
-    )  # a machine without it reads them
+    # A machine without the device reads them.
+    assert written and not any(tensor.is_cuda for tensor in written)
     for here, there in zip(*found, strict=True):
         assert (here["device"], there["device"]) == ("cpu", "cuda")
         for one, other in zip(here["history"], there["history"], strict=True):

@@ -26,6 +26,12 @@ from remit.nn.latent import LatentTarget, target_spread
 from remit.nn.masking import Corruption, draw_corruption, sequence_mask
 
 
+def block_steps(seconds: tuple[float, float], step_seconds: float) -> tuple[int, int]:
+    """The shortest and the longest masked block in token steps, of their seconds; at least one step."""
+    shortest, longest = (max(1, round(each / step_seconds)) for each in seconds)
+    return shortest, longest
+
+
 @dataclass(frozen=True)
 class MaskedBatch:
     """Sequences of one montage with their masks; see `nn.masking` for what these mean.
@@ -83,11 +89,8 @@ class Reconstruction(torch.nn.Module):
         self.single_channel_fraction = (
             settings.single_channel_fraction if single is None else single
         )
-        low_s, high_s = settings.block_seconds if in_blocks else (step_seconds, step_seconds)
-        self.block_steps = (
-            max(1, round(low_s / step_seconds)),
-            max(1, round(high_s / step_seconds)),
-        )
+        seconds = settings.block_seconds if in_blocks else (step_seconds, step_seconds)
+        self.block_steps = block_steps(seconds, step_seconds)
         self.corruption = Corruption(*MASKING_STYLES[name.masking_style])
 
     def masked_batch(
